@@ -1,0 +1,1 @@
+"""Full softmax attention, as the libraries compute it."""

@@ -1,0 +1,1 @@
+"""Orders in which a linear recurrence reads a canvas, and the way back."""

@@ -1,0 +1,1 @@
+"""Rows of a run turned into tables, figures and pages."""
