@@ -252,6 +252,16 @@ def test_window_for_sparsity_handles_thousands_of_tiles_on_an_axis():
     assert abs(float(attended_fraction((30, 48, 80), (1, 1, 1), fine)) - 0.3) <= 0.02
 
 
+def test_sparsity_is_read_as_the_decimal_it_prints_as():
+    # 1 and 2 of 5 tiles are equally near to 30%, so the odd window wins; as a binary float they
+    # would not be.
+    assert window_for_sparsity((35,), (7,), 0.7) == (7,)
+
+
+def test_equally_near_windows_with_equally_many_even_sides_leave_the_denser_one():
+    assert window_for_sparsity((6, 20), (3, 5), 0.4375, 0.2) == (6, 15)
+
+
 def test_sparsity_zero_sees_everything():
     assert window_for_sparsity((6, 20), (2, 4), 0.0) == (6, 20)
 
