@@ -69,12 +69,7 @@ class Case:
                     object.__setattr__(self, "window", window)
                 attended_fraction(self.canvas, self.tile, self.window)
             except ShapeError as err:
-                wrong, expected, try_ = str(err).split("\n")
-                raise UsageError(
-                    wrong,
-                    expected=expected.removeprefix("Expected: "),
-                    try_=try_.removeprefix("Try: "),
-                ) from err
+                raise UsageError.from_shape(err) from err
 
     @property
     def ndim(self) -> int:
@@ -91,10 +86,18 @@ class Case:
 
     @property
     def sparsity(self) -> float | None:
-        """The achieved sparsity, 1 - attended fraction; None where nothing is tiled."""
+        """The achieved sparsity, 1 - attended fraction; None where nothing could be left out."""
+        if self.tile is None or self.window is None:
+            return 0.0 if self.sparsity_target == 0.0 else None
+        return 1.0 - float(attended_fraction(self.canvas, self.tile, self.window))
+
+    @property
+    def tiles_attended(self) -> int | None:
+        """Pairs of a query tile and a key tile it sees, per head; None where nothing is tiled."""
         if self.tile is None or self.window is None:
             return None
-        return 1.0 - float(attended_fraction(self.canvas, self.tile, self.window))
+        num_tiles = math.prod(tile_grid(self.canvas, self.tile))
+        return int(attended_fraction(self.canvas, self.tile, self.window) * num_tiles**2)
 
     @property
     def case_id(self) -> str:
@@ -110,10 +113,10 @@ class Case:
             parts.append(f"N{self.depth}")
         if self.tile is not None:
             parts.append(f"t{shape_text(self.tile)}")
-            if self.sparsity_target is not None:
-                parts.append(f"s{self.sparsity_target:.2f}")
-            else:
-                parts.append(f"w{shape_text(self.window)}")
+        if self.sparsity_target is not None:
+            parts.append(f"s{self.sparsity_target:.2f}")
+        elif self.window is not None:
+            parts.append(f"w{shape_text(self.window)}")
         parts += [p for p in (self.scan, self.scan_variant) if p not in (None, "fixed")]
         if self.interleave not in (None, "linear-first"):
             parts.append(self.interleave)

@@ -1,6 +1,8 @@
 """Every error a user of the command line can cause, with the exit code it ends in."""
 
-from typing import ClassVar
+from typing import ClassVar, Self
+
+from ena_kernels.errors import ShapeError
 
 
 class EnaBenchError(Exception):
@@ -19,6 +21,14 @@ class UsageError(EnaBenchError):
     """The request itself is wrong; nothing was measured."""
 
     exit_code = 2
+
+    @classmethod
+    def from_shape(cls, err: ShapeError) -> Self:
+        """The geometry library's complaint as an error of the command line."""
+        wrong, expected, try_ = str(err).split("\n")
+        return cls(
+            wrong, expected=expected.removeprefix("Expected: "), try_=try_.removeprefix("Try: ")
+        )
 
 
 class StorageError(EnaBenchError):

@@ -22,12 +22,11 @@ class Workload:
         forward: Called with the tensors of `inputs` in order; returns the output tensor.
         inputs: Named leaf tensors, on the case's device, seeded, never zeros. Those that ask for
             a gradient are differentiated in the modes `bwd`, `fwdbwd` and `step`.
-        parameters: Named leaf tensors that the forward reads besides its inputs (a module's weights).
-        reference: The same function in float64: takes all leaves (inputs and parameters, by name) as
-            float64 tensors, returns the output, differentiable. Without it nothing can be verified
-            and the case is refused.
-        spot_check: Compares a full-size output with float64 on sampled rows or heads; None where the
-            reference may run at full size or the size forbids both.
+        parameters: Named leaf tensors that the forward reads besides its inputs, such as weights.
+        reference: The same function in float64: takes all leaves (inputs and parameters) by name as
+            float64 tensors and returns the output, differentiable.
+        spot_check: Compares a full-size output with float64 on sampled rows or heads; returns None
+            where the size forbids it.
     """
 
     forward: Callable[..., Tensor]

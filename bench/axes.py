@@ -1,0 +1,136 @@
+"""The axes of a grid: how each value is read and checked, what it is when nobody says."""
+
+import difflib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+from bench.case import (
+    DEVICES,
+    DTYPES,
+    INTERLEAVES,
+    LEVELS,
+    MODES,
+    PERMUTES,
+    Shape,
+    check_sparsity,
+    parse_shape,
+)
+from bench.errors import UsageError
+from ena_kernels.scans.catalog import SCANS, VARIANTS
+from ena_kernels.sizes import SIZES
+
+BEST, AVAILABLE = "best", "available"
+Block = dict[str, list[Any]]
+
+
+def parse_block(block: Mapping[str, Any], *, where: str) -> Block:
+    """Check a table of axes; a single value stands for a list of one.
+
+    Raises:
+        UsageError: an unknown axis, an empty one, or a value that the axis does not take.
+    """
+    parsed: Block = {}
+    for axis, values in block.items():
+        check_known(f"{where}: axis", axis, _PARSERS)
+        listed = values if isinstance(values, list | tuple) else [values]
+        if not listed:
+            raise UsageError(
+                f"{where}: axis {axis} is empty",
+                expected="at least one value",
+                try_=f"leave {axis} out to get its default",
+            )
+        parsed[axis] = [_PARSERS[axis](value, axis) for value in listed]
+    return parsed
+
+
+def check_known(what: str, value: Any, known: Iterable[Any]) -> None:
+    """Raise a UsageError that names the closest known value unless `value` is known."""
+    names = list(known)
+    if value not in names:
+        close = difflib.get_close_matches(str(value), [str(n) for n in names], n=1)
+        raise UsageError(
+            f"{what} {value!r} is unknown",
+            expected=f"one of {', '.join(map(str, names))}",
+            try_=close[0] if close else str(names[0] if names else "ena-bench list contenders"),
+        )
+
+
+def _name(value: Any, axis: str) -> str:
+    if not isinstance(value, str) or not value:
+        raise UsageError(f"{axis} {value!r} is not a name", expected="text", try_=f'{axis} = "ena"')
+    return value
+
+
+def _one_of(known: Iterable[str]) -> Callable[[Any, str], str]:
+    def parse(value: Any, axis: str) -> str:
+        check_known(axis, value, known)
+        return str(value)
+
+    return parse
+
+
+def _count(value: Any, axis: str) -> int:
+    number = int(value) if isinstance(value, str) and value.isdecimal() else value
+    if isinstance(number, bool) or not isinstance(number, int) or number < 1:
+        raise UsageError(
+            f"{axis} {value!r} is not a positive whole number",
+            expected=f"{axis} of at least 1",
+            try_=f"{axis} = 1",
+        )
+    return number
+
+
+def _fraction(value: Any, axis: str) -> float:
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        raise UsageError(
+            f"{axis} {value!r} is not a number",
+            expected="a fraction in [0, 1)",
+            try_=f"{axis} = 0.7",
+        ) from None
+    return check_sparsity(number)
+
+
+def _shape(value: Any, axis: str) -> Shape:
+    if isinstance(value, list):
+        value = "x".join(map(str, value))
+    return parse_shape(str(value), name=axis)
+
+
+_PARSERS: dict[str, Callable[[Any, str], Any]] = {
+    "when": _one_of(DEVICES),
+    "level": _one_of(LEVELS),
+    "contender": _name,
+    "impl": _name,
+    "mode": _one_of(MODES),
+    "canvas": _shape,
+    "seq_len": _count,
+    "ndim": _count,
+    "tile": _shape,
+    "window": _shape,
+    "sparsity": _fraction,
+    "scan": _one_of(SCANS),
+    "scan_variant": _one_of(VARIANTS),
+    "interleave": _one_of(INTERLEAVES),
+    "permute": _one_of(PERMUTES),
+    "batch": _count,
+    "heads": _count,
+    "head_dim": _count,
+    "size": _one_of(SIZES),
+    "depth": _count,
+    "dtype": _one_of(DTYPES),
+}
+DEFAULTS: dict[str, Any] = {
+    "level": "layer",
+    "contender": "ena",
+    "impl": BEST,
+    "mode": "fwd",
+    "sparsity": 0.7,
+    "scan": "uni",
+    "scan_variant": "fixed",
+    "interleave": INTERLEAVES[0],
+    "permute": "io",
+    "batch": 1,
+}
+AXES = tuple(axis for axis in _PARSERS if axis != "when")

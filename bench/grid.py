@@ -1,0 +1,363 @@
+"""Axes to cases: presets, a user's own TOML, overrides, and the reasons why a case cannot run.
+
+A grid is a list of blocks; a block is the product of its axes. An axis that means nothing to a
+contender (a scan for a Transformer) is left out of its cases, and equal cases are planned once.
+"""
+
+import math
+import tomllib
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from importlib.resources import files
+from itertools import product
+from pathlib import Path
+from typing import Any
+
+from bench.axes import AVAILABLE, BEST, DEFAULTS, Block, check_known, parse_block
+from bench.case import DEFAULT_TILES, DEVICES, LEVELS, Case, Shape, shape_text
+from bench.contenders import Contender, registry
+from bench.errors import UsageError
+from ena_kernels.canvas import most_square_canvas
+from ena_kernels.errors import ShapeError
+from ena_kernels.sizes import SIZES
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Planned:
+    """A case and, if it cannot run here, why."""
+
+    case: Case
+    reason: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Grid:
+    """Blocks of axes, and measuring settings that differ from the defaults."""
+
+    name: str
+    description: str
+    blocks: tuple[Block, ...]
+    measure: Mapping[str, Any] = field(default_factory=dict)
+
+
+def preset_names() -> list[str]:
+    """The presets that ship with ena-bench, alphabetically."""
+    return sorted(
+        p.name.removesuffix(".toml")
+        for p in files("bench").joinpath("presets").iterdir()
+        if p.name.endswith(".toml")
+    )
+
+
+def load_preset(name: str) -> Grid:
+    """Read a shipped preset.
+
+    Raises:
+        UsageError: there is no preset of that name.
+    """
+    check_known("preset", name, preset_names())
+    return parse_grid(
+        files("bench").joinpath("presets").joinpath(f"{name}.toml").read_text(), name=name
+    )
+
+
+def load_file(path: Path) -> Grid:
+    """Read a grid from a TOML file.
+
+    Raises:
+        UsageError: the file cannot be read or is not a grid.
+    """
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as err:
+        raise UsageError(
+            f"grid {path} cannot be read: {err}",
+            expected="a TOML file with [[cases]] tables",
+            try_="ena-bench list presets, and copy one to start from",
+        ) from err
+    return parse_grid(text, name=path.stem)
+
+
+def parse_grid(text: str, *, name: str) -> Grid:
+    """Read a grid from TOML text; every value is checked here, before anything is measured.
+
+    Raises:
+        UsageError: malformed TOML, unknown tables or axes, values that no axis takes.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as err:
+        raise UsageError(
+            f"grid {name} is not TOML: {err}",
+            expected="lines like seq_len = [1024, 4096] under a [[cases]] heading",
+            try_="ena-bench list presets, and copy one to start from",
+        ) from err
+    for key in document:
+        check_known(f"grid {name}: table", key, ["description", "measure", "cases"])
+    blocks = document.get("cases", [])
+    if not isinstance(blocks, list) or not blocks or not all(isinstance(b, dict) for b in blocks):
+        raise UsageError(
+            f"grid {name} has no cases",
+            expected="at least one [[cases]] table",
+            try_='[[cases]] and below it contender = "ena"',
+        )
+    return Grid(
+        name=name,
+        description=str(document.get("description", "")),
+        blocks=tuple(parse_block(block, where=f"grid {name}") for block in blocks),
+        measure=document.get("measure", {}),
+    )
+
+
+def override(grid: Grid, axes: Mapping[str, Sequence[str]]) -> Grid:
+    """Put command line values in place of a grid's own.
+
+    `level` and `contender` select among the blocks (and a contender that no block has gets a block
+    of its own); every other axis replaces the values of every block.
+
+    Raises:
+        UsageError: an unknown axis or value.
+    """
+    given = {axis: values for axis, values in axes.items() if values}
+    changes = parse_block(given, where="command line")
+    blocks = [selected for block in grid.blocks if (selected := _select(block, changes))]
+    if not blocks:
+        blocks = [_own_block(changes)]
+    return replace(grid, blocks=tuple(_replace_axes(block, changes) for block in blocks))
+
+
+def expand(grid: Grid, *, device: str) -> list[Planned]:
+    """All cases of a grid on a device, each once, in the grid's order.
+
+    Raises:
+        UsageError: a named contender, impl or library does not exist here, a named tile does not
+            divide the canvas, or a length has no canvas.
+    """
+    planned: dict[str, Planned] = {}
+    for block in grid.blocks:
+        if device in block.get("when", DEVICES):
+            for plan in _expand_block(block, device=device):
+                planned.setdefault(plan.case.case_id, plan)
+    if not planned:
+        raise UsageError(
+            f"grid {grid.name} has no case for {device}",
+            expected="at least one block for this device and these axes",
+            try_="ena-bench run --dry-run --preset quick",
+        )
+    return list(planned.values())
+
+
+def _expand_block(block: Block, *, device: str) -> Iterator[Planned]:
+    known = registry()
+    levels, names = (
+        block.get("level", [DEFAULTS["level"]]),
+        block.get("contender", [DEFAULTS["contender"]]),
+    )
+    for name in names:
+        check_known(
+            f"contender at level {' or '.join(levels)}",
+            name,
+            sorted({key[1] for key in known if key[0] in levels}),
+        )
+    for level, name in product(levels, names):
+        choices = {impl: c for (lv, n, impl), c in known.items() if (lv, n) == (level, name)}
+        if not choices:
+            continue
+        axes = {axis for contender in choices.values() for axis in contender.axes}
+        inner = [_values(block, axis, axes, device) for axis in _INNER]
+        for canvas, *values in product(_canvases(block, tiled="tile" in axes), *inner):
+            point = dict(zip(_INNER, values, strict=True))
+            point |= _dimensions(level, point) | {"level": level, "contender": name}
+            for tile, window in _tiles_and_windows(block, canvas, axes):
+                spot = {"device": device, "canvas": canvas, "tile": tile, "window": window}
+                yield from _choose(choices, point | spot)
+
+
+def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Planned]:
+    """Turn an impl, `best` or `available` into planned cases."""
+    impl, device = point["impl"], point["device"]
+    if impl not in (BEST, AVAILABLE):
+        check_known(f"impl of {point['contender']} at level {point['level']}", impl, choices)
+        _check_installed(choices[impl])
+        yield _plan(choices[impl], point)
+        return
+    ranked = sorted(
+        (rank, contender.impl)
+        for contender in choices.values()
+        if (rank := contender.preference(device)) is not None and not contender.missing_libraries()
+    )
+    if not ranked:
+        raise UsageError(
+            f"{point['contender']} has no impl for {device} with its libraries installed",
+            expected="at least one that can run here",
+            try_="ena-bench list contenders",
+        )
+    plans = [_plan(choices[name], point) for _, name in ranked]
+    runnable = [plan for plan in plans if plan.reason is None] or plans[:1]
+    yield from runnable if impl == AVAILABLE else runnable[:1]
+
+
+def _plan(contender: Contender, point: dict[str, Any]) -> Planned:
+    """A case of one contender; what means nothing to it is None."""
+    values = {name: value for name, value in point.items() if name != "sparsity"}
+    values |= {"impl": contender.impl, "sparsity_target": point["sparsity"]}
+    for axis, names in _FIELDS_OF_AXIS.items():
+        if axis not in contender.axes:
+            values |= dict.fromkeys(names)
+    if values["window"] is not None:
+        values["sparsity_target"] = None
+    case = Case(**values)
+    return Planned(case=case, reason=contender.why_not(case))
+
+
+def _values(block: Block, axis: str, axes: set[str], device: str) -> list[Any]:
+    """A block's values of an axis, or the default; one None where it means nothing."""
+    owner = _OWNERS.get(axis)
+    if owner is not None and owner not in axes:
+        return [None]
+    default = {"dtype": "bfloat16" if device == "cuda" else "float32"} | DEFAULTS
+    return block.get(axis, [default.get(axis)])
+
+
+def _dimensions(level: str, point: dict[str, Any]) -> dict[str, Any]:
+    """Heads, head_dim and depth: as named, else of the named size, else the level's usual ones."""
+    size = SIZES[point.pop("size") or "base"]
+    usual_depth = {"op": 1, "layer": 2, "model": size.depth}[level]
+    return {
+        "heads": point["heads"] or size.heads,
+        "head_dim": point["head_dim"] or size.head_dim,
+        "depth": point["depth"] or usual_depth,
+    }
+
+
+def _canvases(block: Block, *, tiled: bool) -> list[Shape]:
+    ndims = block.get("ndim")
+    if "canvas" in block:
+        return [canvas for canvas in block["canvas"] if ndims is None or len(canvas) in ndims]
+    return [
+        _canvas_of_length(block, seq_len, ndim, tiled=tiled)
+        for ndim, seq_len in product(ndims or [1], block.get("seq_len", [4096]))
+    ]
+
+
+def _canvas_of_length(block: Block, seq_len: int, ndim: int, *, tiled: bool) -> Shape:
+    """The most square canvas that tiles divide; untiled contenders also take one that none does."""
+    ones = (1,) * ndim
+    tile = (_of_rank(block, "tile", ndim) or [DEFAULT_TILES.get(ndim, ones)])[0]
+    try:
+        return most_square_canvas(seq_len, ndim, tile)
+    except ShapeError as err:
+        if not tiled:
+            return most_square_canvas(seq_len, ndim, ones)
+        raise UsageError.from_shape(err) from err
+
+
+def _tiles_and_windows(
+    block: Block, canvas: Shape, axes: set[str]
+) -> Iterator[tuple[Shape | None, Shape | None]]:
+    """The named tiles of this rank, which must divide, else the default one if it divides."""
+    if "tile" not in axes:
+        yield None, None
+        return
+    default = DEFAULT_TILES.get(len(canvas))
+    tiles = _of_rank(block, "tile", len(canvas))
+    for tile in tiles:
+        if any(side % t for side, t in zip(canvas, tile, strict=True)):
+            fitting = tuple(-(-side // t) * t for side, t in zip(canvas, tile, strict=True))
+            raise UsageError(
+                f"tile {shape_text(tile)} does not divide canvas {shape_text(canvas)}",
+                expected="every canvas side to be a multiple of the tile side",
+                try_=f"--canvas {shape_text(fitting)}",
+            )
+    if not tiles and (default is None or any(n % t for n, t in zip(canvas, default, strict=True))):
+        yield None, None
+        return
+    windows = _of_rank(block, "window", len(canvas)) or [None]
+    yield from product(tiles or [default], windows)
+
+
+def _of_rank(block: Block, axis: str, ndim: int) -> list[Shape]:
+    return [shape for shape in block.get(axis, []) if len(shape) == ndim]
+
+
+def _select(block: Block, changes: Block) -> Block | None:
+    """The block narrowed to the chosen levels and contenders; None if nothing is left of it."""
+    narrowed = dict(block)
+    for axis in ("level", "contender"):
+        if axis in changes:
+            narrowed[axis] = [v for v in block.get(axis, [DEFAULTS[axis]]) if v in changes[axis]]
+            if not narrowed[axis]:
+                return None
+    return narrowed
+
+
+def _own_block(changes: Block) -> Block:
+    """A block for contenders that a grid does not have, at every level where they are known."""
+    names = changes.get("contender", [DEFAULTS["contender"]])
+    levels = sorted({level for level, name, _ in registry() if name in names}, key=LEVELS.index)
+    return {"contender": names, "level": changes.get("level", levels or [DEFAULTS["level"]])}
+
+
+def _replace_axes(block: Block, changes: Block) -> Block:
+    """The block with its other axes replaced; a canvas rules out a length, and the reverse."""
+    changed = dict(block)
+    for axis, values in changes.items():
+        if axis in ("level", "contender"):
+            continue
+        if axis == "canvas":
+            for other in ("seq_len", "ndim"):
+                changed.pop(other, None)
+        if axis in ("seq_len", "ndim") and "canvas" in changed and "canvas" not in changes:
+            canvases = changed.pop("canvas")
+            changed.setdefault("ndim", sorted({len(canvas) for canvas in canvases}))
+            changed.setdefault("seq_len", sorted({math.prod(canvas) for canvas in canvases}))
+        if axis == "sparsity":
+            changed.pop("window", None)
+        if axis == "size":
+            for other in ("heads", "head_dim", "depth"):
+                changed.pop(other, None)
+        changed[axis] = list(values)
+    return changed
+
+
+def _check_installed(contender: Contender) -> None:
+    missing = contender.missing_libraries()
+    if missing:
+        package = missing[0].split("|")[0]
+        raise UsageError(
+            f"impl {contender.impl} needs {package}, which is not installed",
+            expected="the library to be importable",
+            try_=f"pip install {PACKAGES.get(package, package)}",
+        )
+
+
+_INNER = (
+    "impl",
+    "mode",
+    "sparsity",
+    "scan",
+    "scan_variant",
+    "interleave",
+    "permute",
+    "batch",
+    "heads",
+    "head_dim",
+    "size",
+    "depth",
+    "dtype",
+)
+_OWNERS = {
+    "sparsity": "sparsity",
+    "scan": "scan",
+    "scan_variant": "scan",
+    "interleave": "interleave",
+    "permute": "permute",
+}
+_FIELDS_OF_AXIS = {
+    "sparsity": ("sparsity_target",),
+    "tile": ("tile", "window"),
+    "scan": ("scan", "scan_variant"),
+    "interleave": ("interleave",),
+    "permute": ("permute",),
+}
+PACKAGES = {"fla": "flash-linear-attention", "flash_attn": "flash-attn", "natten": "natten"}
