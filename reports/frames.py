@@ -1,0 +1,260 @@
+"""Rows of runs turned into one tidy frame: a line per case, with its series and its speed-up.
+
+`tidy(rows)` is the frame that every figure, table and sentence is made of.
+"""
+
+from collections import Counter
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import fields
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from bench.row import STATUSES, Row
+from bench.stats import median, median_interval, quantile
+from reports import series, speedup
+
+Record = dict[str, Any]
+
+ROW_COLUMNS = tuple(f.name for f in fields(Row))
+TIDY_COLUMNS = (
+    *ROW_COLUMNS,
+    "num_samples",
+    "num_rounds",
+    "num_rounds_ok",
+    "spread_fraction",
+    "setting",
+    "series",
+    "is_squarest",
+    *speedup.COLUMNS,
+)
+SETTING = (
+    "device_name",
+    "device_id",
+    "device",
+    "dtype",
+    "batch",
+    "heads",
+    "head_dim",
+    "depth",
+)
+"""What is held fixed within a figure; sequence length, canvas and series vary."""
+
+_INTEGERS = {f.name for f in fields(Row) if str(f.type).startswith("int")} | {
+    "num_samples",
+    "num_rounds",
+    "num_rounds_ok",
+    "tidy_row",
+}
+_LATENCY = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_ms_p05", "latency_ms_p95")
+_RATES = (
+    "tokens_per_s",
+    "tflops_per_s",
+    "bandwidth_gb_per_s",
+    "peak_flops_fraction",
+    "peak_bandwidth_fraction",
+)
+_MEMORY = (
+    "peak_memory_mib",
+    "parameters_mib",
+    "inputs_mib",
+    "activations_mib",
+    "reserved_mib",
+    "process_mib",
+)
+_NEVER_SHOWN_AS_OK = ("incorrect", "fallback")
+
+
+def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+    """One line per case with rounds pooled, series named and speed-ups attached.
+
+    Args:
+        rows: Columns of `bench.row.Row`; missing columns are unknown, others are ignored.
+
+    Returns:
+        `TIDY_COLUMNS`, sorted by level, mode, setting, dimensionality, series and length. No case
+        is dropped, whatever its status.
+    """
+    cases = combine_rounds(records(rows))
+    for case in cases:
+        case["setting"] = setting_text(case)
+    series.name_all(cases)
+    _mark_squarest(cases)
+    speedup.attach(cases, held_fixed=SETTING)
+    cases.sort(key=_order)
+    return pd.DataFrame(cases, columns=list(TIDY_COLUMNS))
+
+
+def records(frame: pd.DataFrame) -> list[Record]:
+    """The lines of a frame as plain Python values: None where unknown, whole numbers as int."""
+    columns = [*dict.fromkeys([*ROW_COLUMNS, *map(str, frame.columns)])]
+    known = {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame.columns}
+    blank = [None] * len(frame)
+    for name in _INTEGERS & known.keys():
+        known[name] = [int(v) if isinstance(v, float) else v for v in known[name]]
+    table = [known.get(name, blank) for name in columns]
+    return [dict(zip(columns, line, strict=True)) for line in zip(*table, strict=True)]
+
+
+def combine_rounds(rows: Sequence[Record]) -> list[Record]:
+    """One record per case of a run.
+
+    Samples of all successful rounds are pooled; the latency is their median. Its interval is
+    widened to contain the median of every round, because rounds differ by more than samples do.
+    Memory is the largest of the rounds. A case is `incorrect` or `fallback` if any round was; any
+    other failure beside a success becomes a warning; without a success the last failure stands.
+    """
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for index, row in enumerate(rows):
+        case = row["case_id"] or row["case_path"] or index
+        key = (row["run_id"], row["device_id"], row["device_name"], case)
+        groups.setdefault(key, []).append(row)
+    return [_combined(group) for group in groups.values()]
+
+
+def is_timed(case: Mapping[str, Any]) -> bool:
+    """Whether the case has a latency that may be shown."""
+    return case["status"] == "ok" and (case["latency_ms"] or 0.0) > 0
+
+
+def setting_text(case: Mapping[str, Any]) -> str:
+    """What a figure holds fixed, for people: `batch 1, 4 heads of 64, bfloat16, cuda`."""
+    heads = f"{case['heads']} heads of {case['head_dim']}"
+    depth = f"depth {case['depth']}" if case["level"] != "op" else None
+    parts = (f"batch {case['batch']}", heads, depth, case["dtype"], case["device"])
+    return ", ".join(str(p) for p in parts if p is not None)
+
+
+def figure_groups(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
+    """(level, mode, cases) for each level, mode and setting, in the order of the frame."""
+    if frame.empty:
+        return []
+    columns = ["level", "mode", *SETTING]
+    groups = frame.groupby(columns, sort=False, dropna=False)
+    return [(str(key[0]), str(key[1]), part) for key, part in groups]
+
+
+def machines(frame: pd.DataFrame) -> list[Record]:
+    """The first record of every machine, in order of appearance."""
+    found: dict[tuple[Any, ...], Record] = {}
+    for record in records(frame):
+        if record["device_name"] is not None:
+            found.setdefault((record["device_name"], record["device_id"]), record)
+    return list(found.values())
+
+
+def unique(values: Iterable[Any]) -> list[Any]:
+    """Distinct values that are known, in order of appearance."""
+    return [v for v in dict.fromkeys(values) if v is not None]
+
+
+def _combined(rounds: list[Record]) -> Record:
+    rounds = sorted(rounds, key=lambda r: r["round"] or 0)
+    good = [r for r in rounds if is_timed(r)]
+    bad = [r for r in rounds if not is_timed(r)]
+    barred = [r for r in bad if r["status"] in _NEVER_SHOWN_AS_OK]
+    base = dict((barred or good or bad)[-1 if not good else 0])
+    base |= {
+        "status": _status(base),
+        "num_rounds": len(rounds),
+        "num_rounds_ok": len(good),
+        "num_samples": sum(len(r["samples_ms"] or ()) for r in good) or None,
+        "warnings": [
+            *unique(w for r in rounds for w in r["warnings"] or ()),
+            *(_failed_rounds(bad) if good else ()),
+        ],
+        "spread_fraction": None,
+    }
+    if barred or not good:
+        return base | dict.fromkeys((*_LATENCY, *_RATES, "samples_ms"))
+    if len(good) > 1:
+        _pool(base, good)
+    base["spread_fraction"] = _spread(base)
+    return base | {"samples_ms": None, "outliers": None, "wall_samples_ms": None}
+
+
+def _status(row: Record) -> str:
+    """An ok without a latency, or an unknown word, is a failure like any other."""
+    if row["status"] in STATUSES and (row["status"] != "ok" or is_timed(row)):
+        return str(row["status"])
+    row["reason"] = row["reason"] or f"status {row['status']!r} without a latency"
+    return "failed"
+
+
+def _failed_rounds(bad: list[Record]) -> list[str]:
+    counts = Counter(f"{r['status']}: {r['reason'] or 'no reason given'}" for r in bad)
+    return [f"{n} of its rounds ended {text}" for text, n in counts.items()]
+
+
+def _pool(base: Record, good: list[Record]) -> None:
+    samples = [float(s) for r in good for s in r["samples_ms"] or ()]
+    medians = [r["latency_ms"] for r in good]
+    middle = median(samples) if samples else median(medians)
+    lo, hi = median_interval(samples or medians)
+    lows, highs = ([r[n] for r in good if r[n] is not None] for n in _LATENCY[1:3])
+    base |= {
+        "latency_ms": middle,
+        "latency_ms_lo": min([lo, *medians, *([] if samples else lows)]),
+        "latency_ms_hi": max([hi, *medians, *([] if samples else highs)]),
+        "latency_ms_p05": quantile(samples, 0.05) if samples else None,
+        "latency_ms_p95": quantile(samples, 0.95) if samples else None,
+    }
+    for name in _RATES:
+        work = [r[name] * r["latency_ms"] for r in good if r[name] is not None]
+        base[name] = work[0] / middle if work else None
+    for name in _MEMORY:
+        base[name] = max((r[name] for r in good if r[name] is not None), default=None)
+
+
+def _spread(case: Record) -> float | None:
+    """Half of the range from the 5% to the 95% quantile of the samples, over the median."""
+    low, high = case["latency_ms_p05"], case["latency_ms_p95"]
+    if low is None or high is None or not case["latency_ms"]:
+        return None
+    return float((high - low) / 2 / case["latency_ms"])
+
+
+def _mark_squarest(cases: list[Record]) -> None:
+    """Of several canvases of one length, lines follow the one with the most equal sides."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for case in cases:
+        names = ("level", "mode", *SETTING, "series", "ndim", "seq_len")
+        groups.setdefault(tuple(case[n] for n in names), []).append(case)
+    for group in groups.values():
+        best = min(group, key=lambda c: (_elongation(c["canvas"]), c["canvas"] or ""))
+        for case in group:
+            case["is_squarest"] = case is best
+
+
+def _elongation(canvas: str | None) -> float:
+    sides = [int(s) for s in (canvas or "").split("x") if s.isdecimal() and int(s) > 0]
+    return max(sides) / min(sides) if sides else float("inf")
+
+
+def _order(case: Record) -> tuple[Any, ...]:
+    levels, modes = ("model", "layer", "op"), ("fwd", "bwd", "fwdbwd", "step")
+    return (
+        _rank(case["level"], levels),
+        _rank(case["mode"], modes),
+        *(f"{case[n]:>9}" if isinstance(case[n], int) else str(case[n]) for n in SETTING),
+        case["ndim"] or 0,
+        series.sort_key(case),
+        case["seq_len"] or 0,
+        case["canvas"] or "",
+    )
+
+
+def _rank(value: Any, known: Sequence[str]) -> tuple[int, str]:
+    return (known.index(value) if value in known else len(known), str(value))
+
+
+def _plain(value: Any) -> Any:
+    """A value without numpy or pandas in it; every kind of missing is None."""
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(v) for v in value]
+    if value is None or value is pd.NA or value is pd.NaT:
+        return None
+    if isinstance(value, np.generic):
+        value = value.item()
+    return None if isinstance(value, float) and not np.isfinite(value) else value

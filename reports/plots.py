@@ -1,0 +1,331 @@
+"""One function per figure: a tidy frame of one level, mode and setting in, a Figure out.
+
+Every figure is a row of small multiples, one per number of canvas axes, log-log, over the sequence
+length. Lines break where a case failed; a failed case is a marker at the edge where it would lie.
+"""
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
+
+from bench import units
+from reports import axes, frames, layout, theme, words
+
+Record = dict[str, Any]
+Styles = Mapping[str, theme.Style]
+
+FAILURE_STEP = 0.065
+"""Height of one row of failure markers, as a share of the panel."""
+MAX_VALUE_LABELS = 12
+"""With a single length, up to this many series have their value written beside the marker."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Metric:
+    """A quantity to draw: where its value and interval come from, and how its axis reads."""
+
+    name: str
+    title: str
+    axis: str
+    value: Callable[[Record], float | None]
+    interval: Callable[[Record], tuple[float | None, float | None]]
+    tick_label: Callable[[float], str]
+    ticks: Callable[[float, float], list[float]] = axes.decimal_ticks
+    is_worse_higher: bool = True
+
+
+def latency(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
+    """Median time of a call, with its 95% interval."""
+    return _figure(frame, LATENCY, styles)
+
+
+def throughput(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
+    """Tokens per second, with the interval of the latency."""
+    return _figure(frame, THROUGHPUT, styles)
+
+
+def peak_memory(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
+    """Most memory allocated at once."""
+    return _figure(frame, PEAK_MEMORY, styles)
+
+
+def speedup(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
+    """Latency of the anchor over latency; the anchor is the line at 1."""
+    figure = _figure(frame, SPEEDUP, styles)
+    for panel in figure.axes:
+        panel.axhline(1.0, color=theme.INK, linewidth=0.9, zorder=1.5, gid="anchor")
+    return figure
+
+
+def series_styles(frame: pd.DataFrame) -> dict[str, theme.Style]:
+    """One style per series that is drawn anywhere in the frame.
+
+    Operators never share a figure with layers or models, so give them frames of their own.
+    """
+    drawn = frame[frame["status"] != "unsupported"]
+    order = sorted(frames.records(drawn), key=frames.series.sort_key)
+    return theme.styles((r["series"], r["contender"]) for r in order)
+
+
+def has_points(frame: pd.DataFrame, metric: Metric) -> bool:
+    """Whether a figure of this metric shows a measured value beyond the anchor itself."""
+    shown = (r for r in frames.records(frame) if metric.value(r) is not None)
+    return any(metric is not SPEEDUP or r["series"] != r["anchor"] for r in shown)
+
+
+def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figure:
+    cases = frames.records(frame)
+    drawn = [c for c in cases if c["status"] != "unsupported" and c["seq_len"]]
+    styles = styles or series_styles(frame)
+    panels = frames.unique(sorted({c["ndim"] for c in drawn if c["ndim"]})) or [1]
+    names = frames.unique(c["series"] for c in sorted(drawn, key=frames.series.sort_key))
+    is_single = len({c["seq_len"] for c in drawn}) == 1
+    dodge = _dodge(names) if is_single else {}
+    legend = [_line([], [], styles[name], label=name, dots=is_single) for name in names]
+    failures = theme.failure_order(c["status"] for c in drawn if not frames.is_timed(c))
+    page = layout.page(
+        num_panels=len(panels),
+        legend=[legend, [_failure_key(status) for status in failures]],
+        title=words.figure_title(cases, metric.title),
+        subtitle=words.figure_subtitle(cases, metric.title),
+        note=words.unsupported_note(cases),
+        footer=words.footer(cases),
+    )
+    rows = [_failure_rows(c for c in drawn if c["ndim"] == ndim) for ndim in panels]
+    low, high = _value_limits(drawn, metric, rows)
+    for panel, ndim, failed in zip(page.panels, panels, rows, strict=True):
+        here = [c for c in drawn if c["ndim"] == ndim]
+        panel.set_title(words.dimensions(ndim), loc="left", **theme.text_style(theme.TEXT_PT))
+        _length_axis(panel, [c["seq_len"] for c in drawn])
+        _value_axis(panel, metric, low, high, is_first=panel is page.panels[0])
+        for name in names:
+            own = [c for c in here if c["series"] == name]
+            _draw_series(panel, own, metric, styles[name], dodge.get(name))
+            if is_single and len(panels) == 1 and len(names) <= MAX_VALUE_LABELS:
+                _draw_values(panel, own, metric, dodge[name])
+        _draw_failures(panel, failed, metric, styles, dodge)
+    return page.figure
+
+
+def _draw_series(
+    panel: Axes, cases: list[Record], metric: Metric, style: theme.Style, shift: float | None
+) -> None:
+    """A line with markers through the squarest canvases, a band around it, the others as dots."""
+    dots, shift = shift is not None, shift or 1.0
+    line = [c for c in cases if c["is_squarest"]]
+    points = [(c["seq_len"] * shift, metric.value(c), metric.interval(c)) for c in line]
+    if not any(value is not None for _, value, _ in points):
+        return
+    gap = math.nan
+    xs = [x for x, _, _ in points]
+    ys = [gap if y is None else y for _, y, _ in points]
+    lows = [y if low is None else low for y, (_, _, (low, _)) in zip(ys, points, strict=True)]
+    highs = [y if high is None else high for y, (_, _, (_, high)) in zip(ys, points, strict=True)]
+    colour, name = style.colour, line[0]["series"]
+    panel.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0, gid=f"band:{name}")
+    panel.vlines(xs, lows, highs, color=colour, linewidth=1.0, alpha=0.7)
+    panel.add_line(_line(xs, ys, style, dots=dots, label=name, gid=f"series:{name}"))
+    extra = [(c["seq_len"] * shift, metric.value(c)) for c in cases if not c["is_squarest"]]
+    for x, y in extra:
+        if y is not None:
+            panel.plot([x], [y], marker=style.marker, color=colour, markersize=3.2, alpha=0.55)
+
+
+def _draw_values(panel: Axes, cases: Sequence[Record], metric: Metric, shift: float) -> None:
+    for case in cases:
+        value = metric.value(case)
+        if value is not None and case["is_squarest"]:
+            panel.annotate(
+                metric.tick_label(value),
+                (case["seq_len"] * shift, value),
+                xytext=(0, 6),
+                textcoords="offset points",
+                ha="center",
+                va="bottom",
+                bbox={"facecolor": theme.PAPER, "edgecolor": "none", "pad": 0.6, "alpha": 0.85},
+                **theme.text_style(theme.SMALL_PT, theme.MUTED),
+            )
+
+
+def _draw_failures(
+    panel: Axes,
+    failed: list[tuple[int, Record]],
+    metric: Metric,
+    styles: Styles,
+    dodge: Mapping[str, float],
+) -> None:
+    for row, case in failed:
+        depth = (row + 0.6) * FAILURE_STEP
+        height = 1 - depth if metric.is_worse_higher else depth
+        panel.plot(
+            [case["seq_len"] * dodge.get(case["series"], 1.0)],
+            [height],
+            transform=panel.get_xaxis_transform(),
+            color=styles[case["series"]].colour,
+            clip_on=False,
+            zorder=4,
+            gid=f"failure:{case['status']}:{case['series']}",
+            **_failure_marker(case["status"]),
+        )
+
+
+def _failure_rows(cases: Any) -> list[tuple[int, Record]]:
+    """Failed cases with the row to draw them in: one row per series that fails at a length."""
+    taken: dict[int, int] = {}
+    rows = []
+    for case in cases:
+        if not frames.is_timed(case):
+            row = taken.get(case["seq_len"], 0)
+            taken[case["seq_len"]] = row + 1
+            rows.append((row, case))
+    return rows
+
+
+def _value_limits(
+    drawn: Sequence[Record], metric: Metric, rows: Sequence[list[tuple[int, Record]]]
+) -> tuple[float, float]:
+    values = [v for c in drawn for v in (metric.value(c), *metric.interval(c)) if v is not None]
+    if metric is SPEEDUP:
+        values.append(1.0)
+    low, high = axes.limits(values)
+    deepest = max((row + 1 for panel in rows for row, _ in panel), default=0)
+    if not deepest:
+        return low, high
+    share = min((deepest + 0.4) * FAILURE_STEP, 0.6)
+    return axes.stretch(low, high, share, at_top=metric.is_worse_higher)
+
+
+def _length_axis(panel: Axes, lengths: Sequence[int]) -> None:
+    ticks = axes.length_ticks(lengths)
+    panel.set_xscale("log", base=2)
+    room = 2**0.6 if len(ticks) == 1 else (ticks[-1] / ticks[0]) ** 0.06 if ticks else 2.0
+    if ticks:
+        panel.set_xlim(ticks[0] / room, ticks[-1] * room)
+    panel.xaxis.set_major_locator(FixedLocator(ticks))
+    panel.xaxis.set_major_formatter(FixedFormatter(axes.length_labels(ticks)))
+    panel.xaxis.set_minor_locator(NullLocator())
+    panel.set_xlabel("sequence length (tokens, 1k = 1024)", **theme.text_style(theme.TEXT_PT))
+
+
+def _value_axis(panel: Axes, metric: Metric, low: float, high: float, *, is_first: bool) -> None:
+    ticks = metric.ticks(low, high)
+    panel.set_yscale("log")
+    panel.set_ylim(low, high)
+    panel.yaxis.set_major_locator(FixedLocator(ticks))
+    shown = axes.labels(ticks, metric.tick_label) if is_first else [""] * len(ticks)
+    panel.yaxis.set_major_formatter(FixedFormatter(shown))
+    panel.yaxis.set_minor_locator(NullLocator())
+    if is_first:
+        panel.set_ylabel(metric.axis, **theme.text_style(theme.TEXT_PT))
+
+
+def _dodge(names: Sequence[str]) -> dict[str, float]:
+    """With a single length, factors that set series side by side around its tick."""
+    step = min(0.9 / max(len(names) - 1, 1), 0.15)
+    return {n: 2 ** (step * (i - (len(names) - 1) / 2)) for i, n in enumerate(names)}
+
+
+def _line(
+    xs: Sequence[float], ys: Sequence[float], style: theme.Style, *, dots: bool, **more: Any
+) -> Line2D:
+    """A line with markers; with a single length, where no line shows, larger markers alone."""
+    return Line2D(
+        xs,
+        ys,
+        color=style.colour,
+        marker=style.marker,
+        linestyle="none" if dots else style.dash,
+        linewidth=1.6,
+        markersize=7 if dots else 5,
+        markeredgecolor=theme.PAPER,
+        markeredgewidth=0.6,
+        zorder=3,
+        **more,
+    )
+
+
+def _failure_key(status: str) -> Line2D:
+    label = theme.FAILURE_WORDS[status]
+    return Line2D([], [], color=theme.MUTED, label=label, **_failure_marker(status))
+
+
+def _failure_marker(status: str) -> dict[str, Any]:
+    return {
+        "marker": theme.FAILURES[status],
+        "linestyle": "none",
+        "markersize": 7,
+        "markeredgewidth": 0.2 if status in theme.SIGNS else 0.8,
+    }
+
+
+def _throughput_interval(case: Record) -> tuple[float | None, float | None]:
+    per_s, middle = case["tokens_per_s"], case["latency_ms"]
+    if per_s is None or not middle:
+        return None, None
+    low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
+    return per_s * middle / high, per_s * middle / low
+
+
+def _timed(name: str) -> Callable[[Record], float | None]:
+    def value(case: Record) -> float | None:
+        return case[name] if frames.is_timed(case) and (case[name] or 0) > 0 else None
+
+    return value
+
+
+def _ends(low: str, high: str) -> Callable[[Record], tuple[float | None, float | None]]:
+    def interval(case: Record) -> tuple[float | None, float | None]:
+        return _timed(low)(case), _timed(high)(case)
+
+    return interval
+
+
+LATENCY = Metric(
+    name="latency",
+    title="latency",
+    axis="latency (ms)",
+    value=_timed("latency_ms"),
+    interval=_ends("latency_ms_lo", "latency_ms_hi"),
+    tick_label=units.significant,
+)
+THROUGHPUT = Metric(
+    name="throughput",
+    title="throughput",
+    axis="throughput (tokens/s)",
+    value=_timed("tokens_per_s"),
+    interval=_throughput_interval,
+    tick_label=units.rate,
+    is_worse_higher=False,
+)
+PEAK_MEMORY = Metric(
+    name="peak-memory",
+    title="peak memory",
+    axis="peak memory (MiB, GiB)",
+    value=_timed("peak_memory_mib"),
+    interval=lambda case: (None, None),
+    tick_label=units.memory,
+    ticks=axes.binary_ticks,
+)
+SPEEDUP = Metric(
+    name="speedup",
+    title="speed-up",
+    axis="speed-up (ratio of latencies)",
+    value=_timed("speedup"),
+    interval=_ends("speedup_lo", "speedup_hi"),
+    tick_label=units.ratio,
+    ticks=axes.decimal_ticks,
+    is_worse_higher=False,
+)
+METRICS: tuple[tuple[Metric, Callable[..., Figure]], ...] = (
+    (LATENCY, latency),
+    (SPEEDUP, speedup),
+    (THROUGHPUT, throughput),
+    (PEAK_MEMORY, peak_memory),
+)

@@ -1,0 +1,77 @@
+"""Speed-up and memory of every case against a FlashAttention Transformer.
+
+The anchor of a case is the fastest successful Transformer (level `op`: full attention) of the same
+level, mode, setting, timer and canvas whose implementation is a flash kind; without one, the
+fastest of any implementation. Full attention costs the same on every canvas of a length, so where
+none ran on the canvas itself, one on another canvas of the same length stands in.
+"""
+
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+Record = dict[str, Any]
+
+FLASH_IMPLS = ("flash_attn", "sdpa_flash", "sdpa_cudnn")
+COLUMNS = (
+    "anchor",
+    "anchor_case_id",
+    "anchor_is_flash",
+    "anchor_canvas",
+    "speedup",
+    "speedup_lo",
+    "speedup_hi",
+    "memory_ratio",
+)
+
+
+def anchor_contender(level: str | None) -> str:
+    """Which contender is the anchor at a level."""
+    return "attention" if level == "op" else "transformer"
+
+
+def attach(cases: list[Record], *, held_fixed: Sequence[str]) -> None:
+    """Set `COLUMNS` on every case; they are None where there is no anchor or no latency."""
+    same = ("level", "mode", "timer", *held_fixed, "seq_len")
+    by_length: dict[tuple[Any, ...], list[Record]] = {}
+    for case in cases:
+        if _is_candidate(case):
+            by_length.setdefault(tuple(case[n] for n in same), []).append(case)
+    for case in cases:
+        candidates = by_length.get(tuple(case[n] for n in same), [])
+        on_canvas = [c for c in candidates if c["canvas"] == case["canvas"]]
+        case |= _against(case, _best(on_canvas or candidates))
+
+
+def _is_candidate(case: Mapping[str, Any]) -> bool:
+    is_anchor = case["contender"] == anchor_contender(case["level"])
+    return is_anchor and case["status"] == "ok" and bool(case["latency_ms"])
+
+
+def _best(candidates: list[Record]) -> Record | None:
+    flash = [c for c in candidates if c["impl"] in FLASH_IMPLS]
+    return min(flash or candidates, key=lambda c: c["latency_ms"], default=None)
+
+
+def _against(case: Record, anchor: Record | None) -> Record:
+    """The ratio of two medians, and the widest range that their intervals allow."""
+    if anchor is None or case["status"] != "ok" or not case["latency_ms"]:
+        return dict.fromkeys(COLUMNS)
+    lo, hi = _interval(case)
+    anchor_lo, anchor_hi = _interval(anchor)
+    is_itself = case is anchor
+    used, anchor_used = case["peak_memory_mib"], anchor["peak_memory_mib"]
+    return {
+        "anchor": anchor["series"],
+        "anchor_case_id": anchor["case_id"],
+        "anchor_is_flash": anchor["impl"] in FLASH_IMPLS,
+        "anchor_canvas": anchor["canvas"],
+        "speedup": anchor["latency_ms"] / case["latency_ms"],
+        "speedup_lo": 1.0 if is_itself else anchor_lo / hi,
+        "speedup_hi": 1.0 if is_itself else anchor_hi / lo,
+        "memory_ratio": used / anchor_used if used and anchor_used else None,
+    }
+
+
+def _interval(case: Mapping[str, Any]) -> tuple[float, float]:
+    middle = case["latency_ms"]
+    return case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle

@@ -1,0 +1,97 @@
+"""Colours, markers and sizes of every figure, in one place.
+
+The palette is that of Okabe and Ito (2008), safe for the common kinds of colour blindness, without
+its yellow, which vanishes on paper. Marker and dash tell series apart where colour cannot.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from itertools import product
+from typing import Any
+
+from matplotlib.markers import MarkerStyle
+from matplotlib.path import Path
+from matplotlib.transforms import Affine2D
+
+INK, MUTED, GRID, PAPER = "#1a1a1a", "#5f6368", "#e3e5e8", "#ffffff"
+FONT = ("DejaVu Sans",)
+TITLE_PT, TEXT_PT, SMALL_PT = 11.5, 9.0, 7.5
+
+BLACK, BLUE, VERMILLION, GREEN = "#1a1a1a", "#0072B2", "#D55E00", "#009E73"
+PURPLE, ORANGE, SKY, GREY = "#B4659A", "#E69F00", "#56B4E9", "#8a8d91"
+PALETTE = (BLUE, VERMILLION, GREEN, PURPLE, ORANGE, SKY, GREY, BLACK)
+_PREFERRED = {
+    "transformer": (BLACK, GREY),
+    "attention": (BLACK, GREY),
+    "ena": (BLUE, VERMILLION, SKY, PURPLE),
+    "sliding_tile": (BLUE, VERMILLION, SKY, PURPLE),
+    "linear": (GREEN, ORANGE),
+    "delta_rule": (GREEN, ORANGE),
+}
+MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
+DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+
+_HOURGLASS = Path([(-0.6, 1), (0.6, 1), (-0.6, -1), (0.6, -1), (-0.6, 1)], closed=True)
+FAILURES: dict[str, Any] = {
+    "oom": "X",
+    "timeout": _HOURGLASS,
+    "crashed": (8, 2, 0),
+    "incorrect": MarkerStyle(r"$\neq$", transform=Affine2D().scale(1.2)),
+    "fallback": MarkerStyle(r"$\hookrightarrow$", transform=Affine2D().scale(1.25)),
+    "failed": MarkerStyle(r"$\mathbf{!}$", transform=Affine2D().scale(1.3)),
+}
+"""Markers of cases that ran and gave no number; none of them marks a series."""
+SIGNS = ("incorrect", "fallback", "failed")
+"""The markers above that are signs of a font, drawn without an edge."""
+FAILURE_WORDS = {
+    "oom": "out of memory",
+    "timeout": "timeout",
+    "crashed": "crashed",
+    "incorrect": "incorrect result",
+    "fallback": "ran other kernels",
+    "failed": "failed",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Style:
+    """How one series looks in every figure."""
+
+    colour: str
+    marker: str
+    dash: Any
+
+
+def styles(series: Iterable[tuple[str, str]]) -> dict[str, Style]:
+    """A style for each series, all different, the same whenever the same series are given.
+
+    A contender keeps to its own hues; it takes colours that no other contender prefers before it
+    repeats its own with dashes.
+
+    Args:
+        series: (name, contender) in the order in which they should get the best colours.
+    """
+    named = dict(series)
+    claimed = {c for contender in named.values() for c in _PREFERRED.get(contender, ())}
+    unclaimed = [c for c in PALETTE if c not in claimed]
+    looks = list(product(DASHES, PALETTE))
+    given: dict[str, Style] = {}
+    for index, (name, contender) in enumerate(named.items()):
+        own = [*_PREFERRED.get(contender, ()), *unclaimed]
+        wanted = [*product(DASHES, own), *product(DASHES, PALETTE)]
+        dash, colour = next((w for w in wanted if w in looks), (DASHES[-1], GREY))
+        if (dash, colour) in looks:
+            looks.remove((dash, colour))
+        given[name] = Style(colour, MARKERS[index % len(MARKERS)], dash)
+    return given
+
+
+def failure_order(statuses: Iterable[str]) -> list[str]:
+    """The failures that are drawn, in the order of the legend."""
+    present = set(statuses)
+    return [status for status in FAILURES if status in present]
+
+
+def text_style(points: float = TEXT_PT, colour: str = INK) -> Mapping[str, Any]:
+    """Keyword arguments of a text artist."""
+    return {"fontsize": points, "color": colour, "fontfamily": list(FONT)}
