@@ -16,7 +16,8 @@ DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 def check_qkv(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> None:
     """Raise ShapeError unless q is ``[B, H, L, D]`` and k, v are ``[B, H_kv, L, D]`` alike.
 
-    H_kv divides H; dtypes and devices agree; the scale, if given, is a finite number.
+    H_kv divides H; the stride in D is 1; dtypes and devices agree; the scale, if given, is a
+    finite number.
     """
     for name, x in (("q", q), ("k", k), ("v", v)):
         if x.dim() != 4 or 0 in x.shape:
@@ -30,6 +31,12 @@ def check_qkv(q: Tensor, k: Tensor, v: Tensor, scale: float | None) -> None:
                 f"{name} is {x.dtype}, q is {q.dtype}",
                 expected="q, k and v of one floating dtype: float16, bfloat16, float32 or float64",
                 try_=f"{name}.to(torch.float32)",
+            )
+        if x.shape[3] > 1 and x.stride(3) != 1:
+            raise ShapeError(
+                f"{name} has strides {_text(x.stride())}",
+                expected="a stride of 1 in the last axis, the head dim",
+                try_=f"{name}.contiguous()",
             )
         if x.device != q.device:
             raise ShapeError(

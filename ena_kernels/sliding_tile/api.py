@@ -31,8 +31,8 @@ def sliding_tile(
     """Attend each tile of queries to the tiles inside a window around it.
 
     Args:
-        q: ``[B, H, L, D]``, float16, bfloat16, float32 or float64.
-        k, v: ``[B, H_kv, L, D]`` with H_kv dividing H; same dtype and device as `q`.
+        q: ``[B, H, L, D]``, float16, bfloat16, float32 or float64, unit stride in D.
+        k, v: ``[B, H_kv, L, D]`` with H_kv dividing H; same dtype, device and rule.
         canvas: Token grid, slowest axis first; ``prod(canvas) == L``.
         window: Window in tokens, per axis a multiple of `tile`; moved inside at the border.
         tile: Tile in tokens, per axis a divisor of `canvas`.
