@@ -8,6 +8,7 @@ import os
 import sys
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self
@@ -50,12 +51,13 @@ class Executor:
         peaks: str = "bench.machine:measure_peaks",
     ) -> None:
         self._environment = _environment(device)
-        self._settings = settings
+        self.settings = settings
         self._timeout_s = timeout_s
         self._log = Log(log_path)
         self._functions = {"--measure": measure, "--facts": facts, "--peaks": peaks}
         self._worker: Child | None = None
         self._peaks: dict[tuple[str, str], Peaks | None] = {}
+        self._peaks_problem: str | None = None
         self.known_machine: Machine | None = None
         """What the last worker said about the machine; None before the first started."""
 
@@ -78,8 +80,9 @@ class Executor:
             request = {"request": "peaks", "device": device, "dtype": dtype}
             try:
                 self._peaks[key] = self._ask(request, "peaks", "peaks", _ignore)
-            except _LostError:
+            except _LostError as lost:
                 self._peaks[key] = None
+                self._peaks_problem = f"peaks of {dtype} on {device} are unknown: {lost.reason}"
         return self._peaks[key]
 
     def measure(
@@ -98,15 +101,15 @@ class Executor:
         request = {
             "request": "measure",
             "case": case,
-            "settings": self._settings,
+            "settings": self.settings,
             "peaks": peaks,
             "round": round,
             "run_id": run_id,
         }
-        known = identity(case, round=round, run_id=run_id, seed=self._settings.seed)
+        known = identity(case, round=round, run_id=run_id, seed=self.settings.seed)
         known |= machine.row_values(case.device)
         try:
-            row = self._ask(request, "row", "start", on_event or _ignore)
+            row: Row = self._ask(request, "row", "start", on_event or _ignore)
             if problem := problem_of(row, case, round=round):
                 self._drop()
                 raise _LostError("crashed", f"worker spoke nonsense: {problem}")
@@ -114,8 +117,9 @@ class Executor:
             return row_without_latency(known, status=lost.status, reason=lost.reason)
         if row.status not in KEEPS_WORKER:
             self.close()
-        measured: Row = row
-        return measured
+        if peaks is None and self._peaks_problem:
+            return replace(row, warnings=[*(row.warnings or ()), self._peaks_problem])
+        return row
 
     def close(self) -> None:
         """End the worker; the next request starts another."""

@@ -11,8 +11,20 @@ from importlib import import_module
 from numbers import Integral, Real
 from typing import Any
 
+from bench.errors import EnaBenchError
+
 MAX_LINE_BYTES = 64 * 2**20
 _TYPE, _FIELDS, _TUPLE = "$type", "$fields", "$tuple"
+# what json, an import of a made-up name, and a dataclass that checks its fields can raise
+_UNREADABLE = (
+    ValueError,
+    TypeError,
+    LookupError,
+    ImportError,
+    AttributeError,
+    RecursionError,
+    EnaBenchError,
+)
 
 
 class ProtocolError(ValueError):
@@ -36,7 +48,7 @@ def decode(line: bytes) -> dict[str, Any]:
     """
     try:
         message = json.loads(line, object_hook=_revive)
-    except (ValueError, TypeError, ImportError, AttributeError, RecursionError) as err:
+    except _UNREADABLE as err:
         raise ProtocolError(f"{_shown(line)} is not a message: {err}") from err
     if not isinstance(message, dict):
         raise ProtocolError(f"{_shown(line)} is not a message: no JSON object")
