@@ -3,6 +3,7 @@
 `tidy(rows)` is the frame that every figure, table and sentence is made of.
 """
 
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import fields
@@ -45,7 +46,6 @@ _INTEGERS = {f.name for f in fields(Row) if str(f.type).startswith("int")} | {
     "num_samples",
     "num_rounds",
     "num_rounds_ok",
-    "tidy_row",
 }
 _LATENCY = ("latency_ms", "latency_ms_lo", "latency_ms_hi", "latency_ms_p05", "latency_ms_p95")
 _RATES = (
@@ -89,11 +89,10 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
 def records(frame: pd.DataFrame) -> list[Record]:
     """The lines of a frame as plain Python values: None where unknown, whole numbers as int."""
     columns = [*dict.fromkeys([*ROW_COLUMNS, *map(str, frame.columns)])]
-    known = {str(c): [_plain(v) for v in frame[c].tolist()] for c in frame.columns}
-    blank = [None] * len(frame)
+    known = {str(name): _plain_column(column) for name, column in frame.items()}
     for name in _INTEGERS & known.keys():
         known[name] = [int(v) if isinstance(v, float) else v for v in known[name]]
-    table = [known.get(name, blank) for name in columns]
+    table = [known.get(name) or [None] * len(frame) for name in columns]
     return [dict(zip(columns, line, strict=True)) for line in zip(*table, strict=True)]
 
 
@@ -107,10 +106,15 @@ def combine_rounds(rows: Sequence[Record]) -> list[Record]:
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for index, row in enumerate(rows):
-        case = row["case_id"] or row["case_path"] or index
-        key = (row["run_id"], row["device_id"], row["device_name"], case)
-        groups.setdefault(key, []).append(row)
+        is_named = row["case_id"] or row["case_path"]
+        groups.setdefault(case_key(row) if is_named else (index,), []).append(row)
     return [_combined(group) for group in groups.values()]
+
+
+def case_key(row: Mapping[str, Any]) -> tuple[Any, ...]:
+    """What the rounds of a case share: run, device and case."""
+    case = row["case_id"] or row["case_path"]
+    return (row["run_id"], row["device_id"], row["device_name"], case)
 
 
 def is_timed(case: Mapping[str, Any]) -> bool:
@@ -249,6 +253,13 @@ def _rank(value: Any, known: Sequence[str]) -> tuple[int, str]:
     return (known.index(value) if value in known else len(known), str(value))
 
 
+def _plain_column(column: "pd.Series[Any]") -> list[Any]:
+    values = column.tolist()
+    if column.dtype.kind == "f":
+        return [v if math.isfinite(v) else None for v in values]
+    return values if column.dtype.kind in "iub" else [_plain(v) for v in values]
+
+
 def _plain(value: Any) -> Any:
     """A value without numpy or pandas in it; every kind of missing is None."""
     if isinstance(value, np.ndarray | list | tuple):
@@ -257,4 +268,4 @@ def _plain(value: Any) -> Any:
         return None
     if isinstance(value, np.generic):
         value = value.item()
-    return None if isinstance(value, float) and not np.isfinite(value) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value

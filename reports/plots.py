@@ -16,7 +16,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
 from bench import units
-from reports import axes, frames, layout, theme, words
+from reports import axes, frames, layout, series, theme, words
+from reports.speedup import NOT_MIXERS
 
 Record = dict[str, Any]
 Styles = Mapping[str, theme.Style]
@@ -70,7 +71,7 @@ def series_styles(frame: pd.DataFrame) -> dict[str, theme.Style]:
     Operators never share a figure with layers or models, so give them frames of their own.
     """
     drawn = frame[frame["status"] != "unsupported"]
-    order = sorted(frames.records(drawn), key=frames.series.sort_key)
+    order = sorted(frames.records(drawn), key=series.sort_key)
     return theme.styles((r["series"], r["contender"]) for r in order)
 
 
@@ -82,10 +83,10 @@ def has_points(frame: pd.DataFrame, metric: Metric) -> bool:
 
 def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figure:
     cases = frames.records(frame)
-    drawn = [c for c in cases if c["status"] != "unsupported" and c["seq_len"]]
+    drawn = [c for c in cases if _is_drawn(c, metric)]
     styles = styles or series_styles(frame)
-    panels = frames.unique(sorted({c["ndim"] for c in drawn if c["ndim"]})) or [1]
-    names = frames.unique(c["series"] for c in sorted(drawn, key=frames.series.sort_key))
+    panels = sorted({int(c["ndim"]) for c in drawn if c["ndim"]}) or [1]
+    names = frames.unique(c["series"] for c in sorted(drawn, key=series.sort_key))
     is_single = len({c["seq_len"] for c in drawn}) == 1
     dodge = _dodge(names) if is_single else {}
     legend = [_line([], [], styles[name], label=name, dots=is_single) for name in names]
@@ -112,6 +113,15 @@ def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figur
                 _draw_values(panel, own, metric, dodge[name])
         _draw_failures(panel, failed, metric, styles, dodge)
     return page.figure
+
+
+def _is_drawn(case: Record, metric: Metric) -> bool:
+    """Measured cases with this quantity, and failures; what is unsupported is only listed."""
+    if not case["seq_len"] or case["status"] == "unsupported":
+        return False
+    if metric is SPEEDUP and case["contender"] in NOT_MIXERS:
+        return False
+    return not frames.is_timed(case) or metric.value(case) is not None
 
 
 def _draw_series(

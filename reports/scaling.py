@@ -1,13 +1,16 @@
 """How time grows with length, and from which length on a series beats the Transformer."""
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import Any
 
 import pandas as pd
 
 from reports import frames
+
+Record = dict[str, Any]
 
 TOP_SIZES = 3
 """How many of the largest lengths the exponent is fitted to: small ones are bound by launches."""
@@ -37,6 +40,40 @@ class Crossover:
     seq_len: float | None = None
     lo: float | None = None
     hi: float | None = None
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Scaling:
+    """One series of one level, mode, setting and dimensionality over all its lengths.
+
+    `top_*` is measured at its largest length; `anchor`, speed-up and `memory_ratio` hold at
+    `pair_seq_len`, the largest length at which its anchor was measured too (None without one).
+    """
+
+    level: str
+    mode: str
+    setting: str
+    device_name: str | None
+    ndim: int | None
+    series: str
+    contender: str
+    is_anchor: bool
+    exponent: Exponent | None
+    crossover: Crossover | None
+    top_seq_len: int
+    top_latency_ms: float
+    top_memory_mib: float | None
+    pair_seq_len: int | None
+    anchor: str | None
+    speedup: float | None
+    speedup_lo: float | None
+    speedup_hi: float | None
+    memory_ratio: float | None
+
+    @property
+    def block(self) -> tuple[str, str, str, str | None, int | None]:
+        """What it shares with the series that it is compared with."""
+        return self.level, self.mode, self.setting, self.device_name, self.ndim
 
 
 def exponent(
@@ -72,7 +109,7 @@ def crossover_length(lengths: Sequence[int], ratios: Sequence[float]) -> float |
     """The length at which the ratio last passes 1, log-linear between measured lengths."""
     points = sorted(zip(lengths, ratios, strict=True))
     crossing = None
-    for (x0, r0), (x1, r1) in zip(points, points[1:], strict=False):
+    for (x0, r0), (x1, r1) in pairwise(points):
         if (r0 < 1) != (r1 < 1):
             share = math.log(r0) / (math.log(r0) - math.log(r1))
             crossing = math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0)))
@@ -109,60 +146,50 @@ def _wins_at_the_end(lengths: Sequence[int], ratios: Sequence[float]) -> bool:
     return max(zip(lengths, ratios, strict=True))[1] >= 1
 
 
-def scaling_table(frame: pd.DataFrame) -> list[dict[str, Any]]:
-    """One record per level, mode, setting, dimensionality and series with a measured case.
+def scaling_table(frame: pd.DataFrame) -> list[Scaling]:
+    """Every series of a tidy frame that was measured at all, in the order of the frame.
 
-    Keys: the identity of the series, `exponent` (Exponent or None), `crossover` (Crossover or
-    None), and at the largest length measured: `top_*` for length, latency, speed-up with interval,
-    anchor, and memory with its ratio to the anchor.
+    Of several canvases of one length the squarest counts.
     """
-    keys = ["level", "mode", *frames.SETTING, "ndim", "series"]
-    if frame.empty:
-        return []
-    found = []
-    for _, part in frame.groupby(keys, sort=False, dropna=False):
-        timed = [r for r in frames.records(part) if frames.is_timed(r) and r["is_squarest"]]
-        timed = [r for r in timed if r["seq_len"]]
-        if timed:
-            found.append(_summary(sorted(timed, key=lambda r: int(r["seq_len"]))))
-    return found
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for case in frames.records(frame):
+        if frames.is_timed(case) and case["is_squarest"] and case["seq_len"]:
+            names = ("level", "mode", *frames.SETTING, "ndim", "series")
+            groups.setdefault(tuple(case[n] for n in names), []).append(case)
+    return [_scaling(sorted(g, key=lambda c: int(c["seq_len"]))) for g in groups.values()]
 
 
-def _summary(timed: list[dict[str, Any]]) -> dict[str, Any]:
-    paired = [r for r in timed if r["speedup"] is not None]
+def _scaling(timed: list[Record]) -> Scaling:
     top = timed[-1]
-    is_anchor = all(r["series"] == r["anchor"] for r in paired)
-    names = ("level", "mode", "setting", "device_name", "ndim", "series", "contender")
-    return {
-        **{name: top[name] for name in names},
-        "exponent": exponent(
+    paired = [case for case in timed if case["speedup"] is not None]
+    last: Record = paired[-1] if paired else dict.fromkeys(top)
+    is_anchor = bool(paired) and all(case["series"] == case["anchor"] for case in paired)
+    shared = ("level", "mode", "setting", "device_name", "ndim", "series", "contender")
+    compared = ("anchor", "speedup", "speedup_lo", "speedup_hi", "memory_ratio")
+    return Scaling(
+        **{name: top[name] for name in shared},
+        **{name: last[name] for name in compared},
+        is_anchor=is_anchor,
+        exponent=exponent(
             _column(timed, "seq_len"),
             _column(timed, "latency_ms"),
-            _ends_of(timed, "latency_ms_lo"),
-            _ends_of(timed, "latency_ms_hi"),
+            _column(timed, "latency_ms_lo"),
+            _column(timed, "latency_ms_hi"),
         ),
-        "crossover": None if is_anchor else _crossover(paired),
-        "num_lengths": len(timed),
-        "num_pairs": len(paired),
-        "top_seq_len": top["seq_len"],
-        "top_latency_ms": top["latency_ms"],
-        "top_memory_mib": top["peak_memory_mib"],
-        **{
-            f"top_{name}": top[name]
-            for name in ("speedup", "speedup_lo", "speedup_hi", "memory_ratio", "anchor")
-        },
-        "is_anchor": bool(paired) and is_anchor,
-    }
+        crossover=None if is_anchor else _crossover(paired),
+        top_seq_len=top["seq_len"],
+        top_latency_ms=top["latency_ms"],
+        top_memory_mib=top["peak_memory_mib"],
+        pair_seq_len=last["seq_len"],
+    )
 
 
-def _crossover(paired: list[dict[str, Any]]) -> Crossover | None:
-    lows, highs = _column(paired, "speedup_lo"), _column(paired, "speedup_hi")
-    return crossover(_column(paired, "seq_len"), _column(paired, "speedup"), lows, highs)
+def _crossover(paired: Sequence[Record]) -> Crossover | None:
+    columns = [_column(paired, n) for n in ("seq_len", "speedup", "speedup_lo", "speedup_hi")]
+    return crossover(*columns)
 
 
-def _column(timed: Sequence[Mapping[str, Any]], name: str) -> list[Any]:
-    return [record[name] for record in timed]
-
-
-def _ends_of(timed: Sequence[Mapping[str, Any]], name: str) -> list[float]:
-    return [record[name] or record["latency_ms"] for record in timed]
+def _column(cases: Sequence[Record], name: str) -> list[Any]:
+    """A column; where an end of an interval is unknown, the value itself."""
+    stem = name.removesuffix("_lo").removesuffix("_hi")
+    return [case[stem] if case[name] is None else case[name] for case in cases]

@@ -12,6 +12,8 @@ from typing import Any
 Record = dict[str, Any]
 
 FLASH_IMPLS = ("flash_attn", "sdpa_flash", "sdpa_cudnn")
+NOT_MIXERS = ("scan",)
+"""Contenders that mix no tokens: they have no speed-up over attention."""
 COLUMNS = (
     "anchor",
     "anchor_case_id",
@@ -37,7 +39,8 @@ def attach(cases: list[Record], *, held_fixed: Sequence[str]) -> None:
         if _is_candidate(case):
             by_length.setdefault(tuple(case[n] for n in same), []).append(case)
     for case in cases:
-        candidates = by_length.get(tuple(case[n] for n in same), [])
+        key = tuple(case[n] for n in same)
+        candidates = [] if case["contender"] in NOT_MIXERS else by_length.get(key, [])
         on_canvas = [c for c in candidates if c["canvas"] == case["canvas"]]
         case |= _against(case, _best(on_canvas or candidates))
 

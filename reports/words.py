@@ -1,10 +1,12 @@
 """The fixed phrases of figures, pages and screens."""
 
+import re
 import textwrap
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from reports import frames, speedup
+from bench import units
+from reports import frames, series, speedup
 
 Record = dict[str, Any]
 
@@ -98,3 +100,89 @@ def _few(values: Sequence[str], noun: str, lead: str = "") -> str:
     if len(values) > 2:
         return f"{len(values)} {noun}"
     return ", ".join(f"{lead}{value}" for value in values)
+
+
+def slug(text: str) -> str:
+    """Lower-case letters, digits and dashes only: safe in file names and ids."""
+    return re.sub(r"[^a-z0-9]+", "-", text.lower()).strip("-") or "unnamed"
+
+
+def run_lines(cases: Sequence[Record]) -> list[str]:
+    """Run, date and number of cases of each run."""
+    lines = []
+    for run in frames.unique(c["run_id"] for c in cases):
+        own = [c for c in cases if c["run_id"] == run]
+        starts = sorted(c["started_at"] for c in own if c["started_at"])
+        when = f", started {starts[0]}" if starts else ""
+        lines.append(f"{run}: {units.plural(len(own), 'case')}{when}")
+    return lines
+
+
+def anchor_notes(cases: Sequence[Record]) -> list[str]:
+    """What speed-ups are relative to, and what a reader could mistake."""
+    names = anchors(cases)
+    if not names:
+        return [f"Without a measured {_anchor_name(cases)} there is no speed-up."]
+    notes = [f"Speed-ups are relative to {_one_of(names)}."]
+    if not any(c["anchor_is_flash"] for c in cases):
+        notes.append(
+            f"No flash {_anchor_name(cases)} was measured; the fastest other one stands in."
+        )
+    if any(c["anchor_canvas"] not in (None, c["canvas"]) for c in cases):
+        notes.append(
+            "Where it was not measured on a canvas, its time on another canvas of the same length "
+            "is used: full attention does not depend on the canvas."
+        )
+    return notes
+
+
+def method(cases: Sequence[Record]) -> list[str]:
+    """How the numbers came about, for a reader who doubts them."""
+    timed = [c for c in cases if frames.is_timed(c)]
+    if not timed:
+        return []
+    samples = [c["num_samples"] for c in timed if c["num_samples"]]
+    converged = sum(c["stop_reason"] == "converged" for c in timed)
+    clocks = sorted({TIMERS.get(str(c["timer"]), str(c["timer"])) for c in timed})
+    numbers = " to ".join(map(str, sorted({min(samples), max(samples)}))) if samples else ""
+    taken = f" of {numbers} samples" if samples else ""
+    rounds = max(c["num_rounds"] for c in timed)
+    return [
+        f"Latency is the median{taken} per case, timed by {' and '.join(clocks)}. No sample is "
+        "dropped.",
+        "Bands and intervals are 95% intervals of the median that assume no distribution; "
+        f"{converged} of {units.plural(len(timed), 'case')} reached the wanted precision before "
+        "the time budget was spent.",
+        *([_ROUNDS.format(rounds=rounds)] if rounds > 1 else []),
+        *_METHOD,
+    ]
+
+
+TIMERS = {
+    "events": "CUDA events around single calls with a flushed L2 cache",
+    "graph": "CUDA graph replay",
+    "wall": "the host clock with synchronisation",
+}
+_ROUNDS = (
+    "Cases were visited in up to {rounds} rounds; their samples are pooled, and the interval is "
+    "widened to contain the median of every round."
+)
+_METHOD = (
+    "A speed-up is the anchor's median over the case's; its range is the widest that both "
+    "intervals allow. The anchor is the fastest FlashAttention Transformer (for operators, the "
+    "fastest FlashAttention) of the same mode, shape, type and device.",
+    "The exponent is the slope of log latency over log length at the three largest lengths; the "
+    "length at which a series overtakes its anchor is interpolated between measured lengths.",
+    "Peak memory is the most that was allocated at once, in a pass of its own.",
+    "Every result was compared with float64 before and after timing; a case that failed that has "
+    "no latency.",
+    "A failed case is a marker at the edge of its figure, never a zero.",
+)
+
+
+def _one_of(names: Sequence[str]) -> str:
+    return names[0] if len(names) == 1 else f"the fastest of {', '.join(names)} at each length"
+
+
+def _anchor_name(cases: Sequence[Record]) -> str:
+    return series.NAMES[speedup.anchor_contender(cases[0]["level"])]

@@ -79,7 +79,8 @@ def _row(**changes: Any) -> dict[str, Any]:
 def _measured(values: dict[str, Any]) -> dict[str, Any]:
     latency_ms = values["latency_ms"]
     if values["status"] != "ok":
-        return values | {"latency_ms": None, "peak_memory_mib": None, "tflops_per_s": None}
+        unknown = ("latency_ms", "peak_memory_mib", "tflops_per_s", "verified", "error_budget_used")
+        return values | dict.fromkeys(unknown)
     if latency_ms is None:
         return values
     derived = {
