@@ -1,0 +1,188 @@
+"""The modules without children that layers are made of, each with the share of time it counts to.
+
+A class attribute `component` names that share: hooks on these modules split the time of a block
+among "projections", "permutation", "recurrence", "attention", "mlp" and "norm"; what is left are
+the residual additions. Which implementation runs is an attribute of the module that runs it and
+never part of the state.
+"""
+
+from torch import Tensor, nn
+
+from ena_kernels.attention.api import attention
+from ena_kernels.canvas import Shape
+from ena_kernels.delta_rule.api import delta_rule
+from ena_kernels.scans.api import scan_merge, scan_split
+from ena_kernels.scans.orders import learnable_logits, learnable_order, random_order
+from ena_kernels.short_conv import WIDTH, short_conv
+from ena_kernels.sliding_tile.api import sliding_tile
+from ena_kernels.sliding_tile.tiling import tile as tile_tokens
+from ena_kernels.sliding_tile.tiling import untile as untile_tokens
+
+COMPONENTS = ("projections", "permutation", "recurrence", "attention", "mlp", "norm")
+EPS = 1e-6
+INIT_STD = 0.02
+
+
+class Linear(nn.Linear):
+    """A linear map that starts as a truncated normal of deviation 0.02, its bias as zero."""
+
+    def reset_parameters(self) -> None:
+        nn.init.trunc_normal_(self.weight, std=INIT_STD)
+        if self.bias is not None:
+            nn.init.zeros_(self.bias)
+
+
+class Projection(Linear):
+    component = "projections"
+
+    def __init__(self, d_in: int, d_out: int) -> None:
+        super().__init__(d_in, d_out, bias=False)
+
+
+class MLPLinear(Linear):
+    component = "mlp"
+
+
+class GELU(nn.GELU):
+    component = "mlp"
+
+
+class LayerNorm(nn.LayerNorm):
+    component = "norm"
+
+    def __init__(self, model_dim: int) -> None:
+        super().__init__(model_dim, eps=EPS)
+
+
+class HeadNorm(nn.RMSNorm):
+    """Normalise each head by its root mean square, then put the heads side by side."""
+
+    component = "norm"
+
+    def __init__(self, head_dim: int) -> None:
+        super().__init__(head_dim, eps=EPS)
+
+    def forward(self, o: Tensor) -> Tensor:
+        """``[..., H, D]`` to ``[..., H * D]``."""
+        return super().forward(o).flatten(-2)
+
+
+class ShortConvolution(nn.Conv1d):
+    """Width 4, causal and depthwise over q, k and v at once, each followed by SiLU."""
+
+    component = "recurrence"
+
+    def __init__(self, model_dim: int) -> None:
+        channels = 3 * model_dim
+        super().__init__(channels, channels, WIDTH, groups=channels, bias=False)
+
+    def forward(self, qkv: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
+        """``[B, L, 3 C]``, and the three tokens before it, to q, k, v, each ``[B, L, C]``."""
+        mixed = short_conv(qkv, self.weight, past)
+        return tuple(part.contiguous() for part in mixed.chunk(3, dim=-1))
+
+
+class Recurrence(nn.Module):
+    """The delta rule with normalised queries and keys, scaled by ``D ** -0.5``."""
+
+    component = "recurrence"
+
+    def __init__(self, heads: int, impl: str) -> None:
+        super().__init__()
+        self.heads, self.impl = heads, impl
+
+    def forward(self, q: Tensor, k: Tensor, v: Tensor, strength: Tensor) -> Tensor:
+        """``[B, L, H * D]`` each and ``[B, L, H]`` before its sigmoid, to ``[B, L, H, D]``."""
+        q, k, v = (_heads_first(x, self.heads) for x in (q, k, v))
+        beta = strength.sigmoid().transpose(1, 2)
+        o, _ = delta_rule(q, k, v, beta, qk_l2norm=True, impl=self.impl)
+        return o.transpose(1, 2)
+
+
+class ScanOrder(nn.Module):
+    """Draws the order of a random or learnable scan anew at every call; None for the others.
+
+    Draws come from the default generator of the device of x, in float32 whatever the dtype of the
+    model: `torch.manual_seed` before two calls makes them read the canvas in the same order.
+    """
+
+    component = "permutation"
+
+    def __init__(self, scan: str, seq_len: int) -> None:
+        super().__init__()
+        self.scan = scan
+        self.logits = nn.Parameter(learnable_logits(seq_len)) if scan == "learnable" else None
+
+    def forward(self, x: Tensor) -> Tensor | None:
+        if self.logits is not None:
+            return learnable_order(self.logits.float())
+        return random_order(*x.shape[:2], device=x.device) if self.scan == "random" else None
+
+
+class ScanSplit(nn.Module):
+    component = "permutation"
+
+    def __init__(self, **scan: object) -> None:
+        super().__init__()
+        self.scan = scan
+
+    def forward(self, x: Tensor, order: Tensor | None) -> Tensor:
+        return scan_split(x, **self.scan, order=order)
+
+
+class ScanMerge(nn.Module):
+    component = "permutation"
+
+    def __init__(self, **scan: object) -> None:
+        super().__init__()
+        self.scan = scan
+
+    def forward(self, y: Tensor, order: Tensor | None) -> Tensor:
+        return scan_merge(y, **self.scan, order=order)
+
+
+class AttentionCore(nn.Module):
+    component = "attention"
+
+    def __init__(self, heads: int, impl: str) -> None:
+        super().__init__()
+        self.heads, self.impl = heads, impl
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        """``[B, L, 3 C]`` to ``[B, L, C]``."""
+        q, k, v = (_heads_first(x, self.heads) for x in qkv.chunk(3, dim=-1))
+        return attention(q, k, v, impl=self.impl).transpose(1, 2).flatten(2)
+
+
+class SlidingTileCore(nn.Module):
+    component = "attention"
+
+    def __init__(self, heads: int, impl: str, **geometry: object) -> None:
+        super().__init__()
+        self.heads, self.impl, self.geometry = heads, impl, geometry
+
+    def forward(self, qkv: Tensor) -> Tensor:
+        """``[B, L, 3 C]`` to ``[B, L, C]``."""
+        q, k, v = (_heads_first(x, self.heads) for x in qkv.chunk(3, dim=-1))
+        return sliding_tile(q, k, v, **self.geometry, impl=self.impl).transpose(1, 2).flatten(2)
+
+
+class Tile(nn.Module):
+    component = "permutation"
+
+    def __init__(self, canvas: Shape, tile: Shape) -> None:
+        super().__init__()
+        self.canvas, self.tile = canvas, tile
+
+    def forward(self, x: Tensor) -> Tensor:
+        return tile_tokens(x, self.canvas, self.tile)
+
+
+class Untile(Tile):
+    def forward(self, x: Tensor) -> Tensor:
+        return untile_tokens(x, self.canvas, self.tile)
+
+
+def _heads_first(x: Tensor, heads: int) -> Tensor:
+    """``[B, L, H * D]`` as a view ``[B, H, L, D]``."""
+    return x.unflatten(-1, (heads, -1)).transpose(1, 2)

@@ -1,0 +1,242 @@
+"""Layers of ENA and of what it is compared with: DeltaNet, attention, MLP, block (SPEC 3.1, 4.1).
+
+Weights fit whatever the implementation, the place of the permutation, or the dtype: two layers
+built alike but for those share a `state_dict`.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from ena_kernels.canvas import Shape, num_tokens, window_grid
+from ena_kernels.components import (
+    GELU,
+    AttentionCore,
+    HeadNorm,
+    LayerNorm,
+    MLPLinear,
+    Projection,
+    Recurrence,
+    ScanMerge,
+    ScanOrder,
+    ScanSplit,
+    ShortConvolution,
+    SlidingTileCore,
+    Tile,
+    Untile,
+)
+from ena_kernels.delta_rule.api import delta_rule_step
+from ena_kernels.errors import ShapeError, UnsupportedError
+from ena_kernels.scans.catalog import scan_refusal
+from ena_kernels.short_conv import WIDTH
+
+PERMUTES = ("io", "qkvo")
+MLP_RATIO = 4
+
+
+class DeltaNetCache(NamedTuple):
+    """What decoding carries from token to token.
+
+    past: ``[B, 3, 3 * model_dim]``, the last inputs of the convolution; state: ``[B, H, D, D]``,
+    float32 (float64 in a float64 layer).
+    """
+
+    past: Tensor
+    state: Tensor
+
+
+class DeltaNet(nn.Module):
+    """The linear recurrence of ENA between its projections (SPEC 3.1), read in a scan (SPEC 5).
+
+    Args:
+        model_dim: Width of the hidden state, a multiple of `heads`.
+        heads: Heads of ``model_dim // heads`` channels, for keys and values alike.
+        canvas: Token grid, slowest axis first.
+        scan: Order in which the canvas is read, a name of `ena_kernels.scans.catalog.SCANS`.
+        scan_variant: ``"fixed"`` or ``"official"``.
+        layer: 0-based place in the stack, which shifts and switch depend on.
+        impl: Implementation of `ena_kernels.delta_rule`.
+    Raises:
+        ShapeError: `heads` does not divide `model_dim`, or the scan is unknown.
+        UnsupportedError: the scan cannot read this canvas.
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        heads: int,
+        *,
+        canvas: Shape,
+        scan: str = "uni",
+        scan_variant: str = "fixed",
+        layer: int = 0,
+        impl: str = "eager",
+    ) -> None:
+        super().__init__()
+        self.heads, self.scan = heads, scan
+        head_dim = _head_dim(model_dim, heads)
+        refusal = scan_refusal(scan, canvas, heads)
+        if refusal is not None:
+            wrong, expected, try_ = refusal
+            raise UnsupportedError(wrong, expected=expected, try_=try_)
+        settings = {"scan": scan, "canvas": canvas, "variant": scan_variant}
+        settings |= {"layer": layer, "heads": heads}
+        self.order = ScanOrder(scan, num_tokens(canvas))
+        self.split = ScanSplit(**settings)
+        self.qkv = Projection(model_dim, 3 * model_dim)
+        self.beta = Projection(model_dim, heads)
+        self.conv = ShortConvolution(model_dim)
+        self.recurrence = Recurrence(heads, impl)
+        self.norm = HeadNorm(head_dim)
+        self.out = Projection(model_dim, model_dim)
+        self.merge = ScanMerge(**settings)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, model_dim]`` in raster order to the same."""
+        order = self.order(x)
+        x = self.split(x, order)
+        o = self.recurrence(*self.conv(self.qkv(x)), self.beta(x))
+        return self.merge(self.out(self.norm(o)), order)
+
+    def empty_cache(self, batch: int) -> DeltaNetCache:
+        """The cache before the first token, on the device of the weights."""
+        weight, head_dim = self.qkv.weight, self.norm.weight.shape[0]
+        wide = torch.promote_types(weight.dtype, torch.float32)
+        return DeltaNetCache(
+            past=weight.new_zeros(batch, WIDTH - 1, weight.shape[0]),
+            state=weight.new_zeros(batch, self.heads, head_dim, head_dim, dtype=wide),
+        )
+
+    def step(self, x: Tensor, cache: DeltaNetCache) -> tuple[Tensor, DeltaNetCache]:
+        """One token ``[B, model_dim]``: tokens fed in order give what `forward` gives on all.
+
+        Raises:
+            UnsupportedError: the scan is not ``uni``, so the first token needs later ones.
+        """
+        if self.scan != "uni":
+            raise UnsupportedError(
+                f"scan {self.scan} needs the whole canvas before it can read a token",
+                expected="scan uni for decoding token by token",
+                try_="DeltaNet(..., scan='uni')",
+            )
+        qkv = self.qkv(x)[:, None]
+        q, k, v = (
+            part.squeeze(1).unflatten(-1, (self.heads, -1)) for part in self.conv(qkv, cache.past)
+        )
+        beta = self.beta(x).sigmoid()
+        o, state = delta_rule_step(q, k, v, beta, cache.state, qk_l2norm=True)
+        past = torch.cat([cache.past[:, 1:], qkv], dim=1)
+        return self.out(self.norm(o)), DeltaNetCache(past=past, state=state)
+
+
+class Attention(nn.Module):
+    """Full attention without bias, mask or rotary embedding.
+
+    Args:
+        model_dim: Width of the hidden state, a multiple of `heads`.
+        impl: Implementation of `ena_kernels.attention`.
+    Raises:
+        ShapeError: `heads` does not divide `model_dim`.
+    """
+
+    def __init__(self, model_dim: int, heads: int, *, impl: str = "eager") -> None:
+        super().__init__()
+        _head_dim(model_dim, heads)
+        self.qkv = Projection(model_dim, 3 * model_dim)
+        self.attend = AttentionCore(heads, impl)
+        self.out = Projection(model_dim, model_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, model_dim]`` to the same."""
+        return self.out(self.attend(self.qkv(x)))
+
+
+class SlidingTileAttention(nn.Module):
+    """Sliding Tile Attention without bias or rotary embedding (SPEC 2.1).
+
+    Args:
+        model_dim: Width of the hidden state, a multiple of `heads`.
+        canvas, window, tile: In tokens, slowest axis first, as `ena_kernels.sliding_tile` takes
+            them.
+        permute: ``"io"`` brings the input of the layer into tiled order and its output back, two
+            tensors; ``"qkvo"`` leaves it to the operator, four tensors (SPEC 1.2).
+        impl: Implementation of `ena_kernels.sliding_tile`.
+    Raises:
+        ShapeError: sizes that do not divide, or an unknown `permute`.
+    """
+
+    def __init__(
+        self,
+        model_dim: int,
+        heads: int,
+        *,
+        canvas: Shape,
+        window: Shape,
+        tile: Shape,
+        permute: str = "io",
+        impl: str = "eager",
+    ) -> None:
+        super().__init__()
+        _head_dim(model_dim, heads)
+        window_grid(canvas, tile, window)
+        if permute not in PERMUTES:
+            raise ShapeError(
+                f"permute {permute!r} is unknown",
+                expected=f"one of {', '.join(PERMUTES)}",
+                try_=f"permute={PERMUTES[0]!r}",
+            )
+        geometry = {"canvas": canvas, "window": window, "tile": tile}
+        around = permute == "io"
+        order = "tiled" if around else "raster"
+        self.tile = Tile(canvas, tile) if around else None
+        self.qkv = Projection(model_dim, 3 * model_dim)
+        self.attend = SlidingTileCore(heads, impl, **geometry, order=order)
+        self.out = Projection(model_dim, model_dim)
+        self.untile = Untile(canvas, tile) if around else None
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, model_dim]`` in raster order to the same."""
+        if self.tile is None or self.untile is None:
+            return self.out(self.attend(self.qkv(x)))
+        return self.untile(self.out(self.attend(self.qkv(self.tile(x)))))
+
+
+class MLP(nn.Module):
+    """To four times the width, exact GELU, and back, with biases."""
+
+    def __init__(self, model_dim: int) -> None:
+        super().__init__()
+        self.up = MLPLinear(model_dim, MLP_RATIO * model_dim)
+        self.gelu = GELU()
+        self.down = MLPLinear(MLP_RATIO * model_dim, model_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[..., model_dim]`` to the same."""
+        return self.down(self.gelu(self.up(x)))
+
+
+class Block(nn.Module):
+    """Mixer and MLP, each on a normalised input and added to it (SPEC 4.1)."""
+
+    def __init__(self, mixer: nn.Module, model_dim: int) -> None:
+        super().__init__()
+        self.mixer_norm = LayerNorm(model_dim)
+        self.mixer = mixer
+        self.mlp_norm = LayerNorm(model_dim)
+        self.mlp = MLP(model_dim)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """``[B, L, model_dim]`` to the same."""
+        x = x + self.mixer(self.mixer_norm(x))
+        return x + self.mlp(self.mlp_norm(x))
+
+
+def _head_dim(model_dim: int, heads: int) -> int:
+    if heads < 1 or model_dim % heads:
+        raise ShapeError(
+            f"model_dim {model_dim} cannot be shared among {heads} heads",
+            expected="model_dim a multiple of heads",
+            try_=f"model_dim={heads * max(1, round(model_dim / max(heads, 1)))}",
+        )
+    return model_dim // heads

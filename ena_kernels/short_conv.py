@@ -1,0 +1,39 @@
+"""The short depthwise causal convolution in front of a recurrence, with its SiLU (SPEC 3.1)."""
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+WIDTH = 4
+
+
+def short_conv(x: Tensor, weight: Tensor, past: Tensor | None = None) -> Tensor:
+    """``silu(y)`` with ``y_t = sum_j weight_j x_{t-3+j}``, channel by channel.
+
+    Args:
+        x: ``[B, L, C]``, any floating dtype.
+        weight: ``[C, 1, 4]``; the last tap meets the token itself.
+        past: ``[B, 3, C]``, the inputs before `x`. Default: zeros.
+    Returns:
+        ``[B, L, C]`` in ``x.dtype``; on CUDA a transposed view of ``[B, C, L]``.
+    """
+    if past is None:
+        padded = F.pad(x.mT, (WIDTH - 1, 0)) if x.is_cuda else F.pad(x, (0, 0, WIDTH - 1, 0)).mT
+    else:
+        padded = torch.cat([past, x], dim=1).mT
+    return F.silu(by_convolution(padded, weight) if x.is_cuda else by_taps(padded, weight)).mT
+
+
+def by_convolution(padded: Tensor, weight: Tensor) -> Tensor:
+    """``[B, C, L + 3]`` to ``[B, C, L]``, as a library convolution."""
+    return F.conv1d(padded.contiguous(), weight, groups=weight.shape[0])
+
+
+def by_taps(padded: Tensor, weight: Tensor) -> Tensor:
+    """The same as one multiply-add per tap over the whole sequence."""
+    # the library's backward on a CPU takes ten times as long
+    L = padded.shape[-1] - WIDTH + 1
+    y = padded[..., :L] * weight[..., 0]
+    for tap in range(1, WIDTH):
+        y = torch.addcmul(y, padded[..., tap : tap + L], weight[..., tap])
+    return y
