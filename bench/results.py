@@ -57,15 +57,14 @@ class RunDirectory:
         Raises:
             StorageError: the directory holds something, or cannot be written.
         """
+        cls.prepare(path)
         try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(path.iterdir()):
-                raise _occupied(path)
             # making this directory decides which of two processes owns the new run
             (path / "results").mkdir()
+        except FileExistsError as err:
+            raise _occupied(path) from err
         except OSError as err:
-            is_taken = isinstance(err, FileExistsError) and path.is_dir()
-            raise (_occupied(path) if is_taken else unwritable(err, path)) from err
+            raise unwritable(err, path) from err
         document = {
             "schema_version": SCHEMA_VERSION,
             "run_id": run_id,
@@ -74,6 +73,20 @@ class RunDirectory:
         }
         write_whole(path / "run.toml", toml_text(document).encode())
         return cls(path)
+
+    @staticmethod
+    def prepare(path: Path) -> None:
+        """Make the directory of a new run, where its worker may begin a log.
+
+        Raises:
+            StorageError: it holds something else than a log, or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(found.name != "log.txt" for found in path.iterdir()):
+                raise _occupied(path)
+        except OSError as err:
+            raise unwritable(err, path) from err
 
     @classmethod
     def open(cls, path: Path) -> Self:
@@ -276,9 +289,15 @@ def _damaged(path: Path, why: str) -> StorageError:
 
 
 def _other_columns(path: Path, found: pa.Schema, schema: pa.Schema) -> StorageError:
-    odd = sorted({f.name for f in set(found) ^ set(schema)}) or ["their order"]
+    names = sorted({*found.names, *schema.names})
+    odd = [n for n in names if _type_of(n, found) != _type_of(n, schema)] or ["their order"]
     return StorageError(
         f"{path} differs from schema version {SCHEMA_VERSION} in {', '.join(odd[:4])}",
         expected="the columns of docs/columns.md, in that order",
         try_="ena-bench export from the run directory it came from",
     )
+
+
+def _type_of(name: str, schema: pa.Schema) -> pa.DataType | None:
+    position = schema.get_field_index(name)
+    return schema.field(position).type if position >= 0 else None
