@@ -212,11 +212,11 @@ def _pool(base: Record, good: list[Record]) -> None:
 
 
 def _spread(case: Record) -> float | None:
-    """Half of the range from the 5% to the 95% quantile of the samples, over the median."""
+    """The range from the 5% to the 95% quantile of the samples, over the median."""
     low, high = case["latency_ms_p05"], case["latency_ms_p95"]
     if low is None or high is None or not case["latency_ms"]:
         return None
-    return float((high - low) / 2 / case["latency_ms"])
+    return float((high - low) / case["latency_ms"])
 
 
 def _mark_squarest(cases: list[Record]) -> None:
