@@ -8,6 +8,7 @@ from torch.utils.flop_counter import FlopCounterMode
 
 from bench.case import Case
 from bench.cost import (
+    FLEX_BLOCK,
     Cost,
     Dims,
     attention_bytes,
@@ -30,6 +31,7 @@ from bench.cost import (
     visited_fraction,
 )
 from ena_kernels.models import build
+from ena_kernels.sliding_tile.flex import BLOCK
 
 DIMS = Dims(batch=2, heads=3, seq_len=40, head_dim=5)
 TILED = {"canvas": (8, 20), "tile": (4, 5), "window": (8, 10)}
@@ -231,6 +233,10 @@ def test_flex_computes_more_where_blocks_straddle_tiles():
     wide = narrow.with_(tile=(8, 16), window=(24, 48))
     assert cost(narrow).flops_computed == pytest.approx(cost(narrow).flops * 0.234375 / 0.140625)
     assert cost(wide).flops_computed == cost(wide).flops
+
+
+def test_flex_visits_blocks_of_the_size_counted_here():
+    assert FLEX_BLOCK == BLOCK
 
 
 def test_computed_flops_are_unknown_where_a_library_chooses_its_blocks():

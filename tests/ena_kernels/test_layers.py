@@ -234,6 +234,7 @@ def test_shifts_depend_on_the_layer(uni):
 def test_multi_head_scans_slice_as_many_channels_as_there_are_heads():
     layer = randomised(DeltaNet(8, 4, canvas=(2, 3), scan="mh2d"))
     x = torch.randn(1, 6, 8, dtype=torch.float64)
+    assert layer.split.scan["heads"] == layer.merge.scan["heads"] == 4
     seen = layer.split(x, None)
     down = transposed(x, (2, 3))
     for head, order in enumerate((x, down, x.flip(1), down.flip(1))):

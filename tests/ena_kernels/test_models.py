@@ -76,7 +76,8 @@ def test_the_attention_of_ena_is_on_tiles_if_there_are_any_and_full_otherwise():
 def test_the_other_contenders_have_one_kind_of_layer():
     assert kinds(make("transformer", depth=3)) == "AAA"
     assert kinds(make("linear", depth=3)) == "LLL"
-    assert all(type(block.mixer) is Attention for block in make("transformer"))
+    attending = make("transformer", attention_impl="sdpa_math", recurrence_impl="fla")
+    assert {(type(b.mixer), b.mixer.attend.impl) for b in attending} == {(Attention, "sdpa_math")}
 
 
 def test_every_layer_knows_its_place_and_its_settings():
