@@ -120,8 +120,10 @@ def test_a_contender_without_modules_is_other_altogether(plant, tmp_path):
         return Workload(forward=torch.tanh, inputs={"x": x}, reference=lambda leaves: leaves["x"])
 
     plant(build)
-    shares = profile(CASE.with_(mode="fwdbwd"), tmp_path, num_calls=1).shares
-    assert shares == {**dict.fromkeys(COMPONENTS, 0.0), "other": pytest.approx(1)}
+    found = profile(CASE.with_(mode="fwdbwd"), tmp_path, num_calls=2)
+    assert found.shares == {**dict.fromkeys(COMPONENTS, 0.0), "other": pytest.approx(1)}
+    # gradients are written, not added to those of the call before
+    assert not any("add" in k.name for k in found.kernels)
 
 
 @pytest.mark.parametrize(

@@ -51,6 +51,17 @@ class Two(nn.Module):
         return (out["sum"] + out["more"][0]).exp()
 
 
+class Outer(nn.Module):
+    component = "projections"
+
+    def __init__(self):
+        super().__init__()
+        self.custom = Custom()
+
+    def forward(self, x):
+        return self.custom(x.sigmoid()).tanh()
+
+
 class Failing(nn.Module):
     component = "mlp"
 
@@ -96,6 +107,14 @@ def test_backward_finds_its_scope_when_the_forward_ran_before_the_profiler(tmp_p
         output = model(x).sum()
     found = components(output.backward, tmp_path)
     assert {("aten::sinh", "recurrence"), ("aten::tanh_backward", "attention")} <= found
+
+
+def test_a_component_inside_another_keeps_its_own_time(tmp_path):
+    model, x = Outer(), torch.randn(3, 5, requires_grad=True)
+    with scopes(model):
+        found = components(lambda: model(x).sum().backward(), tmp_path)
+    assert {c for name, c in found if name in ("Square", "aten::sinh")} == {"recurrence"}
+    assert {c for name, c in found if name.startswith("aten::tanh")} == {"projections"}
 
 
 def test_a_kept_graph_can_be_run_twice(tmp_path):
