@@ -11,7 +11,7 @@ import torch
 from ena_kernels.attention import checks
 from ena_kernels.canvas import attended_fraction, tiled_order, visible_tiles
 from ena_kernels.errors import ShapeError, UnsupportedError
-from ena_kernels.sliding_tile import eager, flex
+from ena_kernels.sliding_tile import eager, flex, natten
 from ena_kernels.sliding_tile.api import IMPLS, sliding_tile
 from ena_kernels.sliding_tile.reference import reference_rows
 from ena_kernels.sliding_tile.tiling import tile, untile
@@ -451,7 +451,7 @@ def natten_on_cpu(monkeypatch):
     for ndim in (1, 2, 3):
         setattr(module, f"na{ndim}d", expecting_ndim(ndim))
     monkeypatch.setitem(sys.modules, "natten", module)
-    monkeypatch.setattr("ena_kernels.sliding_tile.natten.require_cuda", lambda q, impl: None)
+    monkeypatch.setattr(natten, "require_cuda", lambda q, impl: None)
     return module
 
 
@@ -512,7 +512,7 @@ def test_natten_without_a_kernel_becomes_an_unsupported_error(natten_on_cpu, mon
 
 
 def test_natten_that_is_not_installed_is_answered_with_how_to_install_it(monkeypatch):
-    monkeypatch.setattr("ena_kernels.sliding_tile.natten.require_cuda", lambda q, impl: None)
+    monkeypatch.setattr(natten, "require_cuda", lambda q, impl: None)
     monkeypatch.setitem(sys.modules, "natten", None)
     with pytest.raises(UnsupportedError, match="needs the library natten") as caught:
         sliding_tile(GOOD, GOOD, GOOD, impl="natten", **{**SHAPES, "window": (6, 12)})
