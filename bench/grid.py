@@ -104,7 +104,7 @@ def parse_grid(text: str, *, name: str) -> Grid:
     return Grid(
         name=name,
         description=str(document.get("description", "")),
-        blocks=tuple(parse_block(block, where=f"grid {name}") for block in blocks),
+        blocks=tuple(_BASE | parse_block(block, where=f"grid {name}") for block in blocks),
         measure=document.get("measure", {}),
     )
 
@@ -121,8 +121,17 @@ def override(grid: Grid, axes: Mapping[str, Sequence[str]]) -> Grid:
     given = {axis: values for axis, values in axes.items() if values}
     changes = parse_block(given, where="command line")
     blocks = [selected for block in grid.blocks if (selected := _select(block, changes))]
+    present = {name for block in blocks for name in block["contender"]}
+    for name in changes.get("contender", []):
+        if name not in present:
+            blocks += _blocks_for(name, grid.blocks, changes)
     if not blocks:
-        blocks = [_own_block(changes)]
+        levels = " or ".join(changes.get("level", []))
+        raise UsageError(
+            f"grid {grid.name} has nothing at level {levels}",
+            expected=f"one of {', '.join(sorted({lv for b in grid.blocks for lv in b['level']}))}",
+            try_="name contenders too, such as --contender attention",
+        )
     return replace(grid, blocks=tuple(_replace_axes(block, changes) for block in blocks))
 
 
@@ -149,10 +158,7 @@ def expand(grid: Grid, *, device: str) -> list[Planned]:
 
 def _expand_block(block: Block, *, device: str) -> Iterator[Planned]:
     known = registry()
-    levels, names = (
-        block.get("level", [DEFAULTS["level"]]),
-        block.get("contender", [DEFAULTS["contender"]]),
-    )
+    levels, names = block["level"], block["contender"]
     for name in names:
         check_known(
             f"contender at level {' or '.join(levels)}",
@@ -285,17 +291,22 @@ def _select(block: Block, changes: Block) -> Block | None:
     narrowed = dict(block)
     for axis in ("level", "contender"):
         if axis in changes:
-            narrowed[axis] = [v for v in block.get(axis, [DEFAULTS[axis]]) if v in changes[axis]]
+            narrowed[axis] = [value for value in block[axis] if value in changes[axis]]
             if not narrowed[axis]:
                 return None
     return narrowed
 
 
-def _own_block(changes: Block) -> Block:
-    """A block for contenders that a grid does not have, at every level where they are known."""
-    names = changes.get("contender", [DEFAULTS["contender"]])
-    levels = sorted({level for level, name, _ in registry() if name in names}, key=LEVELS.index)
-    return {"contender": names, "level": changes.get("level", levels or [DEFAULTS["level"]])}
+def _blocks_for(name: str, blocks: Sequence[Block], changes: Block) -> list[Block]:
+    """Blocks for a contender that a grid lacks: the grid's own at its levels, else a plain one."""
+    levels = sorted({level for level, n, _ in registry() if n == name}, key=LEVELS.index)
+    levels = [level for level in levels if level in changes.get("level", LEVELS)]
+    shared = [
+        block | {"contender": [name], "level": common}
+        for block in blocks
+        if (common := [level for level in block["level"] if level in levels])
+    ]
+    return shared or [{"contender": [name], "level": levels or changes.get("level", ["layer"])}]
 
 
 def _replace_axes(block: Block, changes: Block) -> Block:
@@ -331,6 +342,7 @@ def _check_installed(contender: Contender) -> None:
         )
 
 
+_BASE: Block = {"level": [DEFAULTS["level"]], "contender": [DEFAULTS["contender"]]}
 _INNER = (
     "impl",
     "mode",

@@ -15,7 +15,7 @@ from bench.case import Case
 from bench.contenders import Contender
 from bench.modes import forget_gradients
 from bench.outcome import Incorrect
-from bench.workload import SpotCheck, Workload
+from bench.workload import SpotCheck, Workload, relative_error
 
 FORWARD_BUDGET = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-3}
 GRADIENT_BUDGET = {"float64": 1e-9, "float32": 1e-4, "float16": 4e-3, "bfloat16": 1e-2}
@@ -60,12 +60,6 @@ class Agreement:
         )
 
 
-def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """``||actual - expected|| / ||expected||`` in float64; NaN wherever `actual` is not finite."""
-    difference = (actual.detach().double() - expected.detach().double()).norm()
-    return float(difference / expected.detach().double().norm().clamp_min(1e-30))
-
-
 def twin_of(case: Case, contender: Contender) -> Case:
     """A small case that takes the same path: same dtype, tile, sparsity and scan, odd sizes.
 
@@ -86,15 +80,38 @@ def twin_of(case: Case, contender: Contender) -> Case:
     return next((c for c in candidates if contender.why_not(c) is None), candidates[0])
 
 
-def check_twin(contender: Contender, twin: Case) -> Agreement:
+def forward_budget(case: Case) -> float:
+    """The relative error that an output of this case may have."""
+    return LEVEL_FACTOR[case.level] * FORWARD_BUDGET[case.dtype]
+
+
+def seeded_output(workload: Workload, seed: int) -> Tensor:
+    """One forward without gradients; whatever it draws at random is drawn alike every time."""
+    torch.manual_seed(seed)
+    with torch.no_grad():
+        return workload.run()
+
+
+def shuffle_inputs(workload: Workload) -> None:
+    """Give the inputs fresh values of the same distribution."""
+    with torch.no_grad():
+        for leaf in workload.inputs.values():
+            if leaf.is_floating_point():
+                leaf.copy_(leaf[..., torch.randperm(leaf.shape[-1], device=leaf.device)])
+
+
+def check_twin(contender: Contender, twin: Case, seed: int) -> Agreement:
     """Compare output and every gradient of a small case with float64."""
+    torch.manual_seed(seed)
     workload = contender.workload(twin)
+    torch.manual_seed(seed)
     output = workload.run()
     gradient = torch.randn_like(output)
     output.backward(gradient)
     actual = {name: leaf.grad for name, leaf in workload.trainable.items()}
     forget_gradients(workload)
     exact = _as_float64(workload)
+    torch.manual_seed(seed)
     expected = workload.reference(exact)
     expected.backward(gradient.double())
     errors = {
@@ -104,17 +121,16 @@ def check_twin(contender: Contender, twin: Case) -> Agreement:
     worst = max(
         errors, key=lambda n: math.inf if math.isnan(errors[n]) else errors[n], default=None
     )
-    factor = LEVEL_FACTOR[twin.level]
     return Agreement(
         forward=relative_error(output, expected),
         gradient=None if worst is None else errors[worst],
         worst_gradient=worst,
-        forward_budget=factor * FORWARD_BUDGET[twin.dtype],
-        gradient_budget=factor * GRADIENT_BUDGET[twin.dtype],
+        forward_budget=forward_budget(twin),
+        gradient_budget=LEVEL_FACTOR[twin.level] * GRADIENT_BUDGET[twin.dtype],
     )
 
 
-def check_full(workload: Workload, case: Case, output: Tensor) -> SpotCheck | None:
+def check_full(workload: Workload, case: Case, output: Tensor, seed: int) -> SpotCheck | None:
     """Compare a full-size output with float64 where the workload can; None where it cannot.
 
     Raises:
@@ -122,8 +138,9 @@ def check_full(workload: Workload, case: Case, output: Tensor) -> SpotCheck | No
     """
     if not bool(torch.isfinite(output).all()):
         raise Incorrect("the output holds NaN or infinity (full size)")
+    torch.manual_seed(seed)
     spot = workload.spot_check(output) if workload.spot_check is not None else None
-    budget = LEVEL_FACTOR[case.level] * FORWARD_BUDGET[case.dtype]
+    budget = forward_budget(case)
     if spot is not None and not spot.error <= budget:
         raise Incorrect(
             f"output differs from float64 by {spot.error:.2e}, {budget:.0e} is allowed"

@@ -3,7 +3,17 @@
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 
-from torch import Tensor
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+
+from bench.case import Case
+from bench.cost import cost
+
+AFFORDABLE_FLOPS = {"cuda": 4e13, "cpu": 2e10}
+"""Largest forward, in useful FLOPs, that is repeated in float64 at full size: about a second."""
+AFFORDABLE_TOKENS = 4096
+"""The same for a contender whose FLOPs are unknown."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,3 +58,75 @@ class Workload:
     def run(self) -> Tensor:
         """One forward on the stored inputs."""
         return self.forward(*self.inputs.values())
+
+
+def module_workload(
+    case: Case,
+    make: Callable[[], nn.Module],
+    *,
+    exact: Callable[[], nn.Module] | None = None,
+    exact_at_full_size: Callable[[], nn.Module] | None = None,
+) -> Workload:
+    """A module on hidden states ``[B, L, model_dim]``, with its weights in the case's dtype.
+
+    Args:
+        make: Builds the module; it is moved to the case's device and dtype.
+        exact: Builds a module with the same parameters that computes the same function plainly; it
+            runs in float64 and is the truth. Default: `make`, which checks rounding only.
+        exact_at_full_size: The same for long sequences. Default: `exact`.
+    """
+    module = make().to(device=case.device, dtype=dtype_of(case))
+    x = normal(case, case.batch, case.seq_len, case.model_dim)
+    exact = exact or make
+
+    def reference(leaves: Mapping[str, Tensor]) -> Tensor:
+        weights = {name: leaf for name, leaf in leaves.items() if name != "x"}
+        twin = _in_float64(exact, case)
+        output: Tensor = functional_call(twin, weights, (leaves["x"],))
+        return output
+
+    def spot_check(output: Tensor) -> SpotCheck | None:
+        if not _is_affordable(case):
+            return None
+        twin = _in_float64(exact_at_full_size or exact, case)
+        twin.load_state_dict(module.state_dict())
+        with torch.no_grad():
+            return SpotCheck(error=relative_error(output, twin(x.double())), part="full")
+
+    return Workload(
+        forward=module,
+        inputs={"x": x},
+        parameters=dict(module.named_parameters()),
+        reference=reference,
+        spot_check=spot_check,
+    )
+
+
+def relative_error(actual: Tensor, expected: Tensor) -> float:
+    """``||actual - expected|| / ||expected||`` in float64; NaN wherever `actual` is not finite."""
+    difference = (actual.detach().double() - expected.detach().double()).norm()
+    return float(difference / expected.detach().double().norm().clamp_min(1e-30))
+
+
+def normal(case: Case, *shape: int) -> Tensor:
+    """Standard normal values on the case's device, in its dtype, asking for their gradient."""
+    return torch.randn(shape, device=case.device, dtype=dtype_of(case)).requires_grad_()
+
+
+def dtype_of(case: Case) -> torch.dtype:
+    """The torch dtype that the case names."""
+    dtype: torch.dtype = getattr(torch, case.dtype)
+    return dtype
+
+
+def _in_float64(make: Callable[[], nn.Module], case: Case) -> nn.Module:
+    """Build a module without drawing from the generator that its forward may draw from."""
+    with torch.random.fork_rng(devices=[]):
+        return make().to(device=case.device, dtype=torch.float64)
+
+
+def _is_affordable(case: Case) -> bool:
+    forward = cost(case.with_(mode="fwd"))
+    if forward is None:
+        return case.batch * case.seq_len <= AFFORDABLE_TOKENS
+    return forward.flops <= AFFORDABLE_FLOPS[case.device]

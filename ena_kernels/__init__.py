@@ -3,7 +3,9 @@
 Names load on first use, so `ena_kernels.canvas` works where torch is not installed.
 """
 
+import sys
 from importlib import import_module
+from types import ModuleType
 
 _HOMES = {
     "ShapeError": "errors",
@@ -17,6 +19,17 @@ _HOMES = {
 }
 
 __all__ = sorted(_HOMES)
+
+
+class _Package(ModuleType):
+    """Keeps a function's name its own where importing a subpackage of that name would take it."""
+
+    def __setattr__(self, name, value):
+        if not (name in _HOMES and isinstance(value, ModuleType)):
+            super().__setattr__(name, value)
+
+
+sys.modules[__name__].__class__ = _Package
 
 
 def __getattr__(name: str):

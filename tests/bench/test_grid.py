@@ -178,6 +178,17 @@ def test_a_contender_that_the_grid_lacks_gets_its_own_block():
     ]
 
 
+def test_a_contender_that_the_grid_lacks_at_its_level_borrows_the_grids_axes():
+    text = "[[cases]]\ncontender = 'ena'\nimpl = 'eager'\nseq_len = [256, 512]\nmode = 'fwdbwd'"
+    planned = plan(text, contender=["ena", "transformer"])
+    assert [(p.case.contender, p.case.seq_len, p.case.mode) for p in planned] == [
+        ("ena", 256, "fwdbwd"),
+        ("ena", 512, "fwdbwd"),
+        ("transformer", 256, "fwdbwd"),
+        ("transformer", 512, "fwdbwd"),
+    ]
+
+
 def test_a_length_replaces_named_canvases_and_keeps_their_rank():
     planned = plan("[[cases]]\nimpl = 'eager'\ncanvas = ['32x64', '8x16x16']", seq_len=["4096"])
     assert [p.case.canvas for p in planned] == [(64, 64), (16, 16, 16)]
@@ -215,6 +226,8 @@ def test_paper_covers_what_it_promises(everything_installed):
         ("[[cases]]\ncontender = 'enna'", {}, "'enna' is unknown"),
         ("[[cases]]\nimpl = 'fast'", {}, "'fast' is unknown"),
         ("[[cases]]\nscan = 'zigzag'", {}, "scan 'zigzag' is unknown"),
+        ("[[cases]]", {"level": ["op"]}, "has nothing at level op"),
+        ("[[cases]]", {"contender": ["enna"]}, "'enna' is unknown"),
         ("[[cases]]", {"dtype": ["int4"]}, "dtype 'int4' is unknown"),
         ("[[cases]]", {"canvas": ["64x"]}, "'64x' is not a grid of tokens"),
         ("[[cases]]", {"sparsity": ["1.5"]}, "sparsity 1.5 is outside"),

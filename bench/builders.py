@@ -1,0 +1,177 @@
+"""Our own contenders made callable: tensors, modules, and their float64 truth."""
+
+import math
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from bench.case import Case
+from bench.workload import SpotCheck, Workload, module_workload, normal, relative_error
+from ena_kernels import attention, delta_rule, scan_merge, scan_split, sliding_tile
+from ena_kernels.attention.reference import reference_rows as attention_rows
+from ena_kernels.models import build
+from ena_kernels.scans.catalog import scan_passes
+from ena_kernels.scans.orders import learnable_logits, learnable_order, random_order
+from ena_kernels.sliding_tile.reference import reference_rows as sliding_tile_rows
+
+NUM_SPOT_ROWS = 64
+NUM_SPOT_TILES = 4
+Spot = Callable[[Tensor], SpotCheck | None]
+
+
+def operator(case: Case) -> Workload:
+    """An operator on normal q, k, v ``[B, H, L, D]`` (and beta ``[B, H, L]``), or a scan on
+    hidden states ``[B, L, model_dim]``, each asking for its gradient."""
+    return _OPERATORS[case.contender](case)
+
+
+def stack(case: Case) -> Workload:
+    """A period of blocks (`layer`) or a model, on normal hidden states ``[B, L, model_dim]``.
+
+    At full size the float64 recurrence runs in its chunkwise form: token by token takes minutes.
+    """
+    return module_workload(
+        case,
+        partial(_module, case, case.impl),
+        exact=partial(_module, case, "reference"),
+        exact_at_full_size=partial(_module, case, "eager"),
+    )
+
+
+def _module(case: Case, impl: str) -> torch.nn.Module:
+    attend, _, recur = impl.partition("+")
+    return build(
+        case.contender,
+        level=case.level,
+        canvas=case.canvas,
+        heads=case.heads,
+        head_dim=case.head_dim,
+        depth=case.depth,
+        tile=case.tile,
+        window=case.window,
+        scan=case.scan or "uni",
+        scan_variant=case.scan_variant or "fixed",
+        interleave=case.interleave or "linear-first",
+        permute=case.permute or "io",
+        attention_impl=attend,
+        recurrence_impl=recur or attend,
+    )
+
+
+def _sliding_tile(case: Case) -> Workload:
+    geometry: dict[str, Any] = {
+        "canvas": case.canvas,
+        "window": case.window,
+        "tile": case.tile,
+    }
+    inputs = _qkv(case)
+
+    def spot_check(output: Tensor) -> SpotCheck:
+        num_tiles = case.seq_len // math.prod(case.tile or ())
+        tiles = _spread(num_tiles, NUM_SPOT_TILES)
+        heads = [x[-1:, -1:].detach() for x in inputs.values()]
+        tokens, rows = sliding_tile_rows(*heads, tiles, **geometry)
+        return SpotCheck(error=relative_error(output[-1:, -1:, tokens], rows), part="sampled")
+
+    return _workload(
+        inputs,
+        partial(sliding_tile, **geometry, impl=case.impl),
+        partial(sliding_tile, **geometry, impl="reference"),
+        spot_check,
+    )
+
+
+def _attention(case: Case) -> Workload:
+    inputs = _qkv(case)
+
+    def spot_check(output: Tensor) -> SpotCheck:
+        chosen = torch.tensor(_spread(case.seq_len, NUM_SPOT_ROWS), device=output.device)
+        heads = [x[-1:, -1:].detach() for x in inputs.values()]
+        rows = attention_rows(*heads, chosen)
+        return SpotCheck(error=relative_error(output[-1:, -1:, chosen], rows), part="sampled")
+
+    return _workload(
+        inputs, partial(attention, impl=case.impl), partial(attention, impl="reference"), spot_check
+    )
+
+
+def _delta_rule(case: Case) -> Workload:
+    inputs = _qkv(case)
+    beta = normal(case, case.batch, case.heads, case.seq_len).detach().sigmoid()
+    inputs["beta"] = beta.requires_grad_()
+
+    def run(impl: str, *tensors: Tensor) -> Tensor:
+        output: Tensor = delta_rule(*tensors, qk_l2norm=True, impl=impl)[0]
+        return output
+
+    def spot_check(output: Tensor) -> SpotCheck:
+        heads = [x[-1:, -1:].detach().double() for x in inputs.values()]
+        return SpotCheck(
+            error=relative_error(output[-1:, -1:], run("eager", *heads)), part="sampled"
+        )
+
+    return _workload(inputs, partial(run, case.impl), partial(run, "reference"), spot_check)
+
+
+def _scan(case: Case) -> Workload:
+    """Split and merge with nothing between them: what the order itself costs."""
+    scan = case.scan or "uni"
+    keywords: dict[str, Any] = {
+        "scan": scan,
+        "canvas": case.canvas,
+        "variant": case.scan_variant,
+        "heads": case.heads,
+        "layer": 1,
+        "order": _scan_order(case),
+    }
+
+    def run(x: Tensor) -> Tensor:
+        return scan_merge(scan_split(x, **keywords), **keywords)
+
+    def reference(x: Tensor) -> Tensor:
+        return x * scan_passes(scan) if case.scan_variant == "fixed" else run(x)
+
+    x = normal(case, case.batch, case.seq_len, case.model_dim)
+    return _workload({"x": x}, run, reference, None)
+
+
+def _scan_order(case: Case) -> Tensor | None:
+    if case.scan == "random":
+        return random_order(case.batch, case.seq_len, device=case.device)
+    if case.scan == "learnable":
+        return learnable_order(learnable_logits(case.seq_len, device=case.device)).detach()
+    return None
+
+
+_OPERATORS: dict[str, Callable[[Case], Workload]] = {
+    "sliding_tile": _sliding_tile,
+    "attention": _attention,
+    "delta_rule": _delta_rule,
+    "scan": _scan,
+}
+
+
+def _workload(
+    inputs: dict[str, Tensor],
+    forward: Callable[..., Tensor],
+    exact: Callable[..., Tensor],
+    spot_check: Spot | None,
+) -> Workload:
+    def reference(leaves: Mapping[str, Tensor]) -> Tensor:
+        return exact(*leaves.values())
+
+    return Workload(forward=forward, inputs=inputs, reference=reference, spot_check=spot_check)
+
+
+def _qkv(case: Case) -> dict[str, Tensor]:
+    shape = (case.batch, case.heads, case.seq_len, case.head_dim)
+    return {name: normal(case, *shape) for name in ("q", "k", "v")}
+
+
+def _spread(count: int, wanted: int) -> list[int]:
+    """Up to `wanted` different numbers below `count`, first and last among them."""
+    steps = max(wanted - 1, 1)
+    return sorted({round(i * (count - 1) / steps) for i in range(wanted)})

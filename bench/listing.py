@@ -1,0 +1,72 @@
+"""What there is to measure, as plain rows: contenders, presets, cases and scans."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from bench.contenders import Contender, registry
+from bench.grid import Planned, load_preset, preset_names
+from ena_kernels.scans.catalog import SCANS, scan_passes, scan_reason
+
+Rows = list[dict[str, Any]]
+_EXAMPLES = {"1-D": (4096,), "2-D": (64, 64), "3-D": (16, 16, 16)}
+_EXAMPLE_HEADS = 12
+
+
+def contenders(device: str) -> Rows:
+    """Every contender, whether it can run on a device, and if not why."""
+    return [
+        {
+            "level": contender.level,
+            "contender": contender.name,
+            "impl": contender.impl,
+            "modes": " ".join(contender.modes),
+            "dtypes": " ".join(contender.dtypes),
+            "here": _why_not(contender, device) or "yes",
+        }
+        for contender in registry().values()
+    ]
+
+
+def presets() -> Rows:
+    """The shipped grids."""
+    return [
+        {"preset": name, "description": load_preset(name).description} for name in preset_names()
+    ]
+
+
+def cases(planned: Sequence[Planned]) -> Rows:
+    """Planned cases, and why any cannot run."""
+    return [{"case": p.case.case_path, "here": p.reason or "yes"} for p in planned]
+
+
+def scans() -> Rows:
+    """Every scan, how often it runs the mixer, and which canvases it reads."""
+    return [
+        {"scan": name, "passes": scan_passes(name)}
+        | {
+            axes: "yes" if scan_reason(name, canvas, _EXAMPLE_HEADS) is None else "no"
+            for axes, canvas in _EXAMPLES.items()
+        }
+        for name in SCANS
+    ]
+
+
+def text(rows: Rows) -> str:
+    """Aligned columns under their names; the last column is not padded."""
+    if not rows:
+        return ""
+    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
+    widths[-1] = 0
+    return "\n".join(
+        "  ".join(cell.ljust(width) for cell, width in zip(line, widths, strict=True)).rstrip()
+        for line in lines
+    )
+
+
+def _why_not(contender: Contender, device: str) -> str | None:
+    if missing := contender.missing_libraries():
+        return f"no: {' and '.join(missing)} is not installed"
+    if device not in contender.devices:
+        return f"no: runs on {', '.join(contender.devices)} only"
+    return None
