@@ -347,6 +347,17 @@ def test_one_state_fits_both_places_of_the_permutation():
     torch.testing.assert_close(around(x), inside(x))
 
 
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_layer_norm_keeps_gradients_of_many_tokens_in_half_precision(dtype):
+    generator = torch.Generator().manual_seed(2)
+    x, gradient = (torch.randn(3000, WIDTH, generator=generator) + 1 for _ in range(2))
+    low, exact = LayerNorm(WIDTH).to(dtype), LayerNorm(WIDTH).double()
+    low(x.to(dtype)).backward(gradient.to(dtype))
+    exact(x.to(dtype).double()).backward(gradient.to(dtype).double())
+    for p, q in zip(low.parameters(), exact.parameters(), strict=True):
+        assert (p.grad.double() - q.grad).norm() < 5e-3 * q.grad.norm()
+
+
 def test_heads_must_divide_the_width():
     for make in (
         lambda: DeltaNet(10, 3, canvas=(4,)),
