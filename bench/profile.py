@@ -117,12 +117,12 @@ def profile(case: Case, out_dir: Path, *, num_calls: int = 5, seed: int = 0) -> 
         kernels=kernels,
         trace=trace,
     )
-    (out_dir / f"{case.case_id}.txt").write_text(table(found) + "\n", encoding="utf-8")
+    (out_dir / f"{case.case_id}.txt").write_text(profile_text(found) + "\n", encoding="utf-8")
     return found
 
 
-def table(found: Profile) -> str:
-    """The share of every component and the longest kernels, as text."""
+def profile_text(found: Profile) -> str:
+    """The share of every component, the longest kernels, and where the trace is."""
     noun, what = ("kernel", "kernels") if found.device == "cuda" else ("operator", "operators")
     shown, rest = found.kernels[:TABLE_ROWS], found.kernels[TABLE_ROWS:]
     wide = max(len(noun), *(len(short_name(k.name)) for k in shown))
@@ -147,6 +147,7 @@ def table(found: Profile) -> str:
     if rest:
         share = units.percent(sum(k.share for k in rest))
         lines.append(f"and {units.count(len(rest))} more, together {share}")
+    lines += ["", f"trace  {found.trace} (open it in https://ui.perfetto.dev)"]
     return "\n".join(lines)
 
 

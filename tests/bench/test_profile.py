@@ -12,7 +12,7 @@ from bench import profile as profiling
 from bench.case import Case
 from bench.contenders import Contender
 from bench.errors import EnaBenchError, UsageError
-from bench.profile import KernelTime, Profile, profile, short_name, table
+from bench.profile import KernelTime, Profile, profile, profile_text, short_name
 from bench.workload import Workload, module_workload, normal
 from ena_kernels.components import COMPONENTS
 
@@ -102,7 +102,7 @@ def test_a_profile_counts_calls_and_leaves_a_trace_and_its_table(plant, tmp_path
     assert found.trace.name == f"{CASE.case_id}.json.gz"
     events = json.loads(gzip.decompress(found.trace.read_bytes()))["traceEvents"]
     assert sum(e.get("name") == "ena::mlp" for e in events) == 3
-    assert found.trace.with_name(f"{CASE.case_id}.txt").read_text() == table(found) + "\n"
+    assert found.trace.with_name(f"{CASE.case_id}.txt").read_text() == profile_text(found) + "\n"
 
 
 def test_kernels_come_longest_first_and_add_up(plant, tmp_path):
@@ -232,7 +232,7 @@ def a_profile(num_kernels, device):
 
 
 def test_the_table_has_units_all_components_and_the_longest_kernels():
-    text = table(a_profile(40, "cuda"))
+    text = profile_text(a_profile(40, "cuda"))
     assert text.startswith(
         "layer/ena/eager/fwd/B1\n1.23 ms in kernels per call, mean of 5 calls\n\n"
         "component    us_per_call   share\n"
@@ -244,13 +244,14 @@ def test_the_table_has_units_all_components_and_the_longest_kernels():
         "kernel_000  norm                2         30.9    2.5%\n"
     ) in text
     assert "kernel_024" in text
-    assert text.endswith("\nand 15 more, together 37.5%")
+    assert "\nand 15 more, together 37.5%\n" in text
+    assert text.endswith("\ntrace  x.json.gz (open it in https://ui.perfetto.dev)")
 
 
 def test_a_short_table_names_operators_and_no_rest():
-    text = table(a_profile(2, "cpu"))
+    text = profile_text(a_profile(2, "cpu"))
     assert "1.23 ms in operators per call" in text
-    assert "more" not in text.splitlines()[-1]
+    assert "more" not in text
     assert any(line.startswith("operator    component") for line in text.splitlines())
 
 
