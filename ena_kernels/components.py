@@ -36,6 +36,8 @@ class Linear(nn.Linear):
 
 
 class Projection(Linear):
+    """A linear map without bias, before or after a mixer."""
+
     component = "projections"
 
     def __init__(self, d_in: int, d_out: int) -> None:
@@ -43,14 +45,20 @@ class Projection(Linear):
 
 
 class MLPLinear(Linear):
+    """A linear map with bias inside an MLP."""
+
     component = "mlp"
 
 
 class GELU(nn.GELU):
+    """Exact GELU, by the error function."""
+
     component = "mlp"
 
 
 class LayerNorm(nn.LayerNorm):
+    """Layer norm with weight and bias, eps 1e-6."""
+
     component = "norm"
 
     def __init__(self, model_dim: int) -> None:
@@ -131,6 +139,8 @@ class ScanOrder(nn.Module):
 
 
 class ScanSplit(nn.Module):
+    """`ena_kernels.scan_split` with its settings: ``[B, L, C]`` to ``[p * B, L, C]``."""
+
     component = "permutation"
 
     def __init__(self, **scan: object) -> None:
@@ -142,6 +152,8 @@ class ScanSplit(nn.Module):
 
 
 class ScanMerge(nn.Module):
+    """`ena_kernels.scan_merge` with its settings: ``[p * B, L, C]`` to ``[B, L, C]``."""
+
     component = "permutation"
 
     def __init__(self, **scan: object) -> None:
@@ -153,6 +165,8 @@ class ScanMerge(nn.Module):
 
 
 class AttentionCore(nn.Module):
+    """Full attention between its projections."""
+
     component = "attention"
 
     def __init__(self, heads: int, impl: str) -> None:
@@ -166,6 +180,8 @@ class AttentionCore(nn.Module):
 
 
 class SlidingTileCore(nn.Module):
+    """Sliding Tile Attention between its projections, in the order that `geometry` names."""
+
     component = "attention"
 
     def __init__(self, heads: int, impl: str, **geometry: object) -> None:
@@ -179,6 +195,8 @@ class SlidingTileCore(nn.Module):
 
 
 class Tile(nn.Module):
+    """``[B, L, C]`` from raster order into tiled order."""
+
     component = "permutation"
 
     def __init__(self, canvas: Shape, tile: Shape) -> None:
@@ -190,6 +208,8 @@ class Tile(nn.Module):
 
 
 class Untile(Tile):
+    """``[B, L, C]`` from tiled order back into raster order."""
+
     def forward(self, x: Tensor) -> Tensor:
         return untile_tokens(x, self.canvas, self.tile)
 

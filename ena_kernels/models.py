@@ -147,6 +147,8 @@ def ena_stack(
 
 
 class HeadLinear(Linear):
+    """A linear map with bias of the classifier."""
+
     component = "projections"
 
 

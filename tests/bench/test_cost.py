@@ -1,6 +1,8 @@
 """Cost formulas against the specification's tables, explicit loops and PyTorch's own counter."""
 
 import itertools
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -403,6 +405,11 @@ def test_every_operator_has_a_cost_in_every_mode():
         for name in ("flops", "flops_dense", "bytes"):
             parts = getattr(counted["fwd"], name) + getattr(counted["bwd"], name)
             assert getattr(counted["fwdbwd"], name) == pytest.approx(parts)
+
+
+def test_counting_needs_no_torch():
+    program = "import sys, bench.cost; sys.exit('torch' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", program], check=False).returncode == 0
 
 
 def test_a_contender_of_someone_else_has_no_cost():
