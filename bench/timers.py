@@ -7,8 +7,9 @@ wall    how long a caller waits: the host clock, with synchronisation on CUDA
 
 import time
 from collections.abc import Callable
+from functools import cache
 from math import ceil
-from typing import Any, ClassVar, NamedTuple, Protocol
+from typing import Any, ClassVar, NamedTuple, Protocol, cast
 
 from bench.errors import EnaBenchError
 
@@ -277,7 +278,7 @@ def _capture(call: Call, reset: Call) -> tuple[Any, int]:
 
     num_eager = 3
     cuda: Any = torch.cuda
-    here, aside = cuda.current_stream(), cuda.Stream()
+    here, aside = cuda.current_stream(), _side_stream()
     aside.wait_stream(here)
     with cuda.stream(aside):
         for _ in range(num_eager):
@@ -287,14 +288,22 @@ def _capture(call: Call, reset: Call) -> tuple[Any, int]:
     reset()
     graph = cuda.CUDAGraph()
     try:
-        # a capture that fails leaves its own stream current; the outer context puts ours back
-        with cuda.stream(here), cuda.graph(graph):
+        # a capture that fails leaves its stream current; the outer context puts ours back
+        with cuda.stream(here), cuda.graph(graph, stream=aside):
             call()
     except torch.OutOfMemoryError:
         raise
     except RuntimeError as err:
         raise _not_capturable(err) from err
     return graph, num_eager
+
+
+@cache
+def _side_stream() -> Any:
+    """One for all captures, because libraries keep a workspace for every stream they have met."""
+    import torch
+
+    return cast(Any, torch.cuda).Stream()
 
 
 def _not_capturable(err: RuntimeError) -> EnaBenchError:
