@@ -8,6 +8,7 @@ import pandas as pd
 
 from bench import units
 from reports import frames, plots, summary, tables, words
+from reports.metrics import SPEEDUP, Metric, has_points
 from reports.scaling import Scaling, scaling_table
 from reports.theme import Style
 
@@ -82,7 +83,7 @@ def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
     )
 
 
-def alt_text(section: Section, metric: plots.Metric) -> str:
+def alt_text(section: Section, metric: Metric) -> str:
     """What the figure shows, with the values at each series' largest length."""
     best: dict[str, Record] = {}
     for case in frames.records(section.cases):
@@ -116,7 +117,7 @@ def _section(
 ) -> Section:
     cases = frames.records(part)
     lines: list[Scaling] = scaling_table(part)
-    has_speedups = plots.has_points(part, plots.SPEEDUP)
+    has_speedups = has_points(cases, SPEEDUP)
     return Section(
         anchor=anchor,
         heading=words.heading(level, mode),

@@ -255,9 +255,10 @@ def _rank(value: Any, known: Sequence[str]) -> tuple[int, str]:
 
 def _plain_column(column: "pd.Series[Any]") -> list[Any]:
     values = column.tolist()
-    if column.dtype.kind == "f":
+    kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else "O"
+    if kind == "f":
         return [v if math.isfinite(v) else None for v in values]
-    return values if column.dtype.kind in "iub" else [_plain(v) for v in values]
+    return values if kind in "iub" else [_plain(v) for v in values]
 
 
 def _plain(value: Any) -> Any:

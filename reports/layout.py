@@ -78,7 +78,7 @@ class _Inches:
     ) -> None:
         style = theme.text_style(points, colour)
         position = x / self.width, y / self.height
-        self.figure.text(*position, _literal(text), va="top", fontweight=weight, **style)
+        self.figure.text(*position, theme.literal(text), va="top", fontweight=weight, **style)
 
     def legend(self, x: float, y: float, keys: Sequence[Line2D], columns: int) -> None:
         self.figure.legend(
@@ -135,8 +135,3 @@ def _row_major(keys: Sequence[Line2D], columns: int) -> list[Line2D]:
     The first columns of a legend are the longer ones, as those of the transposed grid are.
     """
     return [key for start in range(columns) for key in keys[start::columns]]
-
-
-def _literal(text: str) -> str:
-    """Text in which matplotlib sees no formula."""
-    return text.replace("$", r"\$")

@@ -6,7 +6,6 @@ length. Lines break where a case failed; a failed case is a marker at the edge w
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -15,9 +14,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from bench import units
 from reports import axes, frames, layout, series, theme, words
-from reports.speedup import NOT_MIXERS
+from reports.metrics import LATENCY, PEAK_MEMORY, SPEEDUP, THROUGHPUT, Metric, is_drawn
 
 Record = dict[str, Any]
 Styles = Mapping[str, theme.Style]
@@ -26,20 +24,6 @@ FAILURE_STEP = 0.065
 """Height of one row of failure markers, as a share of the panel."""
 MAX_VALUE_LABELS = 12
 """With a single length, up to this many series have their value written beside the marker."""
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Metric:
-    """A quantity to draw: where its value and interval come from, and how its axis reads."""
-
-    name: str
-    title: str
-    axis: str
-    value: Callable[[Record], float | None]
-    interval: Callable[[Record], tuple[float | None, float | None]]
-    tick_label: Callable[[float], str]
-    ticks: Callable[[float, float], list[float]] = axes.decimal_ticks
-    is_worse_higher: bool = True
 
 
 def latency(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
@@ -75,21 +59,17 @@ def series_styles(frame: pd.DataFrame) -> dict[str, theme.Style]:
     return theme.styles((r["series"], r["contender"]) for r in order)
 
 
-def has_points(frame: pd.DataFrame, metric: Metric) -> bool:
-    """Whether a figure of this metric shows a measured value beyond the anchor itself."""
-    shown = (r for r in frames.records(frame) if metric.value(r) is not None)
-    return any(metric is not SPEEDUP or r["series"] != r["anchor"] for r in shown)
-
-
 def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figure:
     cases = frames.records(frame)
-    drawn = [c for c in cases if _is_drawn(c, metric)]
+    drawn = [c for c in cases if is_drawn(c, metric)]
     styles = styles or series_styles(frame)
     panels = sorted({int(c["ndim"]) for c in drawn if c["ndim"]}) or [1]
     names = frames.unique(c["series"] for c in sorted(drawn, key=series.sort_key))
     is_single = len({c["seq_len"] for c in drawn}) == 1
     dodge = _dodge(names) if is_single else {}
-    legend = [_line([], [], styles[name], label=name, dots=is_single) for name in names]
+    legend = [
+        _line([], [], styles[name], label=theme.literal(name), dots=is_single) for name in names
+    ]
     failures = theme.failure_order(c["status"] for c in drawn if not frames.is_timed(c))
     page = layout.page(
         num_panels=len(panels),
@@ -113,15 +93,6 @@ def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figur
                 _draw_values(panel, own, metric, dodge[name])
         _draw_failures(panel, failed, metric, styles, dodge)
     return page.figure
-
-
-def _is_drawn(case: Record, metric: Metric) -> bool:
-    """Measured cases with this quantity, and failures; what is unsupported is only listed."""
-    if not case["seq_len"] or case["status"] == "unsupported":
-        return False
-    if metric is SPEEDUP and case["contender"] in NOT_MIXERS:
-        return False
-    return not frames.is_timed(case) or metric.value(case) is not None
 
 
 def _draw_series(
@@ -275,64 +246,6 @@ def _failure_marker(status: str) -> dict[str, Any]:
     }
 
 
-def _throughput_interval(case: Record) -> tuple[float | None, float | None]:
-    per_s, middle = case["tokens_per_s"], case["latency_ms"]
-    if per_s is None or not middle:
-        return None, None
-    low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
-    return per_s * middle / high, per_s * middle / low
-
-
-def _timed(name: str) -> Callable[[Record], float | None]:
-    def value(case: Record) -> float | None:
-        return case[name] if frames.is_timed(case) and (case[name] or 0) > 0 else None
-
-    return value
-
-
-def _ends(low: str, high: str) -> Callable[[Record], tuple[float | None, float | None]]:
-    def interval(case: Record) -> tuple[float | None, float | None]:
-        return _timed(low)(case), _timed(high)(case)
-
-    return interval
-
-
-LATENCY = Metric(
-    name="latency",
-    title="latency",
-    axis="latency (ms)",
-    value=_timed("latency_ms"),
-    interval=_ends("latency_ms_lo", "latency_ms_hi"),
-    tick_label=units.significant,
-)
-THROUGHPUT = Metric(
-    name="throughput",
-    title="throughput",
-    axis="throughput (tokens/s)",
-    value=_timed("tokens_per_s"),
-    interval=_throughput_interval,
-    tick_label=units.rate,
-    is_worse_higher=False,
-)
-PEAK_MEMORY = Metric(
-    name="peak-memory",
-    title="peak memory",
-    axis="peak memory (MiB, GiB)",
-    value=_timed("peak_memory_mib"),
-    interval=lambda case: (None, None),
-    tick_label=units.memory,
-    ticks=axes.binary_ticks,
-)
-SPEEDUP = Metric(
-    name="speedup",
-    title="speed-up",
-    axis="speed-up (ratio of latencies)",
-    value=_timed("speedup"),
-    interval=_ends("speedup_lo", "speedup_hi"),
-    tick_label=units.ratio,
-    ticks=axes.decimal_ticks,
-    is_worse_higher=False,
-)
 METRICS: tuple[tuple[Metric, Callable[..., Figure]], ...] = (
     (LATENCY, latency),
     (SPEEDUP, speedup),

@@ -9,6 +9,7 @@ from matplotlib.figure import Figure
 
 from bench.errors import StorageError
 from reports import document, frames, html, markdown, plots
+from reports.metrics import LATENCY, Metric, has_points, is_drawn
 
 PNG_DPI = 150
 
@@ -50,7 +51,7 @@ def _write(content: document.Document, folder: Path) -> Paths:
     figures.mkdir(parents=True, exist_ok=True)
     for section in content.sections:
         for metric, draw in plots.METRICS:
-            if _is_worth_drawing(section.cases, metric):
+            if _is_worth_drawing(section, metric):
                 picture = _picture(section, metric, figures)
                 _save(draw(section.cases, section.styles), picture)
                 section.pictures.append(picture)
@@ -64,14 +65,15 @@ def _write(content: document.Document, folder: Path) -> Paths:
     return paths
 
 
-def _is_worth_drawing(cases: pd.DataFrame, metric: plots.Metric) -> bool:
+def _is_worth_drawing(section: document.Section, metric: Metric) -> bool:
     """Failures alone are drawn once, in the figure of the latency."""
-    if metric is plots.LATENCY:
-        return any(c["status"] != "unsupported" and c["seq_len"] for c in frames.records(cases))
-    return plots.has_points(cases, metric)
+    cases = frames.records(section.cases)
+    if metric is LATENCY:
+        return any(is_drawn(case, metric) for case in cases)
+    return has_points(cases, metric)
 
 
-def _picture(section: document.Section, metric: plots.Metric, folder: Path) -> document.Picture:
+def _picture(section: document.Section, metric: Metric, folder: Path) -> document.Picture:
     name = f"{metric.name}-{section.anchor}"
     return document.Picture(
         name=name,

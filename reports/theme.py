@@ -15,6 +15,7 @@ from matplotlib.transforms import Affine2D
 
 INK, MUTED, GRID, PAPER = "#1a1a1a", "#5f6368", "#e3e5e8", "#ffffff"
 FONT = ("DejaVu Sans",)
+_END_OF_FONT = 0x0500  # Latin, Greek and Cyrillic
 TITLE_PT, TEXT_PT, SMALL_PT = 11.5, 9.0, 7.5
 
 BLACK, BLUE, VERMILLION, GREEN = "#1a1a1a", "#0072B2", "#D55E00", "#009E73"
@@ -78,7 +79,7 @@ def styles(series: Iterable[tuple[str, str]]) -> dict[str, Style]:
     given: dict[str, Style] = {}
     for index, (name, contender) in enumerate(named.items()):
         own = [*_PREFERRED.get(contender, ()), *unclaimed]
-        wanted = [*product(DASHES, own), *product(DASHES, PALETTE)]
+        wanted = [*product(DASHES, own), *product(DASHES[::-1], PALETTE)]
         dash, colour = next((w for w in wanted if w in looks), (DASHES[-1], GREY))
         if (dash, colour) in looks:
             looks.remove((dash, colour))
@@ -90,6 +91,15 @@ def failure_order(statuses: Iterable[str]) -> list[str]:
     """The failures that are drawn, in the order of the legend."""
     present = set(statuses)
     return [status for status in FAILURES if status in present]
+
+
+def literal(text: str) -> str:
+    """Text that matplotlib draws as it is: no formula, no glyph that the font lacks.
+
+    A leading underscore would hide a label from its legend.
+    """
+    known = "".join(c if c.isprintable() and ord(c) < _END_OF_FONT else "?" for c in text)
+    return (" " if known.startswith("_") else "") + known.replace("$", r"\$")
 
 
 def text_style(points: float = TEXT_PT, colour: str = INK) -> Mapping[str, Any]:

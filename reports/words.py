@@ -27,6 +27,26 @@ STATUS_WORDS = {
     "fallback": "fallback",
     "failed": "failed",
 }
+TIMERS = {
+    "events": "CUDA events around single calls with a flushed L2 cache",
+    "graph": "CUDA graph replay",
+    "wall": "the host clock with synchronisation",
+}
+_ROUNDS = (
+    "Cases were visited in up to {rounds} rounds; their samples are pooled, and the interval is "
+    "widened to contain the median of every round."
+)
+_METHOD = (
+    "A speed-up is the anchor's median over the case's; its range is the widest that both "
+    "intervals allow. The anchor is the fastest FlashAttention Transformer (for operators, the "
+    "fastest FlashAttention) of the same mode, shape, type and device.",
+    "The exponent is the slope of log latency over log length at the three largest lengths; the "
+    "length at which a series overtakes its anchor is interpolated between measured lengths.",
+    "Peak memory is the most that was allocated at once, in a pass of its own.",
+    "Every result was compared with float64 before and after timing; a case that failed that has "
+    "no latency.",
+    "A failed case is a marker at the edge of its figure, never a zero.",
+)
 
 
 def heading(level: str, mode: str) -> str:
@@ -156,28 +176,6 @@ def method(cases: Sequence[Record]) -> list[str]:
         *([_ROUNDS.format(rounds=rounds)] if rounds > 1 else []),
         *_METHOD,
     ]
-
-
-TIMERS = {
-    "events": "CUDA events around single calls with a flushed L2 cache",
-    "graph": "CUDA graph replay",
-    "wall": "the host clock with synchronisation",
-}
-_ROUNDS = (
-    "Cases were visited in up to {rounds} rounds; their samples are pooled, and the interval is "
-    "widened to contain the median of every round."
-)
-_METHOD = (
-    "A speed-up is the anchor's median over the case's; its range is the widest that both "
-    "intervals allow. The anchor is the fastest FlashAttention Transformer (for operators, the "
-    "fastest FlashAttention) of the same mode, shape, type and device.",
-    "The exponent is the slope of log latency over log length at the three largest lengths; the "
-    "length at which a series overtakes its anchor is interpolated between measured lengths.",
-    "Peak memory is the most that was allocated at once, in a pass of its own.",
-    "Every result was compared with float64 before and after timing; a case that failed that has "
-    "no latency.",
-    "A failed case is a marker at the edge of its figure, never a zero.",
-)
 
 
 def _one_of(names: Sequence[str]) -> str:

@@ -25,6 +25,23 @@ CANVASES = {
 }
 
 
+_OTHER_FIELDS = (
+    "batch",
+    "heads",
+    "head_dim",
+    "depth",
+    "tile",
+    "window",
+    "sparsity_target",
+    "scan",
+    "scan_variant",
+    "interleave",
+    "permute",
+    "dtype",
+    "device",
+)
+
+
 def _row(**changes: Any) -> dict[str, Any]:
     """A successful row: latency 2 ms +- 1%, 4096 tokens on a plane, every shown column filled."""
     values: dict[str, Any] = {
@@ -66,13 +83,10 @@ def _row(**changes: Any) -> dict[str, Any]:
     if values["contender"] in ("ena", "linear", "delta_rule", "scan"):
         values.setdefault("scan", "uni")
         values.setdefault("scan_variant", "fixed")
-    path = "-".join(
-        str(values.get(n))
-        for n in ("canvas", "sparsity_target", "scan", "scan_variant", "batch", "head_dim", "tile")
-    )
-    path = f"{values['level']}/{values['contender']}/{values['impl']}/{values['mode']}/{path}"
-    values.setdefault("case_path", path)
-    values.setdefault("case_id", f"id-{path}")
+    fields = ("level", "contender", "impl", "mode", "canvas", *_OTHER_FIELDS)
+    known = [str(values[n]) for n in fields if values.get(n) is not None]
+    values.setdefault("case_path", "/".join(known[:4]) + "/" + "-".join(known[4:]))
+    values.setdefault("case_id", f"id:{values['case_path']}")
     return asdict(Row(**_measured(values)))
 
 
@@ -131,19 +145,19 @@ def _study(**shared: Any) -> list[dict[str, Any]]:
     return rows
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def row() -> Callable[..., dict[str, Any]]:
     """Builds one row; keyword arguments override columns."""
     return _row
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def study() -> Callable[..., pd.DataFrame]:
     """Builds the frame of `_study`; keyword arguments override columns."""
     return lambda **shared: pd.DataFrame(_study(**shared))
 
 
-@pytest.fixture
+@pytest.fixture(scope="session")
 def canvases() -> dict[int, dict[int, str]]:
     """Most square canvases by number of axes and length."""
     return CANVASES

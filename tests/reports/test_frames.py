@@ -1,0 +1,146 @@
+"""Rows become one line per case, and nothing is lost on the way."""
+
+import math
+import statistics
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from reports import frames
+
+
+def _tidy(rows):
+    return frames.records(frames.tidy(pd.DataFrame(rows)))
+
+
+def test_an_empty_frame_gives_an_empty_tidy_frame_with_all_columns():
+    for nothing in (pd.DataFrame(), pd.DataFrame(columns=list(frames.ROW_COLUMNS))):
+        tidy = frames.tidy(nothing)
+        assert tidy.empty
+        assert list(tidy.columns) == list(frames.TIDY_COLUMNS)
+        assert frames.figure_groups(tidy) == []
+
+
+def test_every_case_stays_whatever_its_status(study):
+    rows = study()
+    tidy = frames.tidy(rows)
+    assert sorted(tidy["case_id"]) == sorted(rows["case_id"])
+    assert tidy["status"].value_counts().to_dict() == {"ok": 14, "unsupported": 5, "oom": 1}
+
+
+def test_a_single_round_keeps_its_own_numbers(row):
+    (case,) = _tidy([row(latency_ms=3.0)])
+    assert case["latency_ms"] == 3.0
+    assert (case["latency_ms_lo"], case["latency_ms_hi"]) == pytest.approx((2.97, 3.03))
+    assert case["spread_fraction"] == pytest.approx(0.06)
+    assert (case["num_rounds"], case["num_rounds_ok"], case["num_samples"]) == (1, 1, 5)
+
+
+def test_rounds_are_pooled_and_the_interval_contains_every_round(row):
+    rounds = [row(round=r, latency_ms=ms) for r, ms in enumerate((2.0, 3.0, 2.2))]
+    (case,) = _tidy(rounds)
+    pooled = [s for r in rounds for s in r["samples_ms"]]
+    assert case["latency_ms"] == statistics.median(pooled)
+    assert case["latency_ms_lo"] <= 2.0
+    assert case["latency_ms_hi"] >= 3.0
+    assert case["num_samples"] == 15
+    assert case["tokens_per_s"] == pytest.approx(4096 / case["latency_ms"] * 1e3)
+
+
+def test_pooled_memory_is_the_largest_of_the_rounds(row):
+    rounds = [row(round=r, peak_memory_mib=m) for r, m in enumerate((310.0, 290.0))]
+    assert _tidy(rounds)[0]["peak_memory_mib"] == 310.0
+
+
+def test_rounds_without_samples_use_their_medians_and_intervals(row):
+    rounds = [row(round=r, latency_ms=ms, samples_ms=None) for r, ms in enumerate((2.0, 2.4, 2.6))]
+    (case,) = _tidy(rounds)
+    assert case["latency_ms"] == 2.4
+    assert case["latency_ms_lo"] == pytest.approx(1.98)
+    assert case["latency_ms_hi"] == pytest.approx(2.626)
+
+
+def test_a_round_that_failed_beside_a_success_becomes_a_warning(row):
+    (case,) = _tidy([row(), row(round=1, status="crashed", reason="signal 11")])
+    assert case["status"] == "ok"
+    assert case["num_rounds_ok"] == 1
+    assert case["warnings"] == ["1 of its rounds ended crashed: signal 11"]
+
+
+@pytest.mark.parametrize("status", ["incorrect", "fallback"])
+def test_a_case_that_was_wrong_once_has_no_latency(row, status):
+    (case,) = _tidy([row(), row(round=1, status=status, reason="no")])
+    assert case["status"] == status
+    assert case["latency_ms"] is None
+    assert case["tokens_per_s"] is None
+    assert case["speedup"] is None
+
+
+def test_ok_without_a_latency_is_a_failure_with_a_reason(row):
+    for latency_ms in (None, math.nan):
+        (case,) = _tidy([row(latency_ms=latency_ms, samples_ms=None)])
+        assert case["status"] == "failed"
+        assert "without a latency" in case["reason"]
+
+
+def test_runs_and_devices_are_not_pooled(row):
+    cases = _tidy([row(), row(run_id="other"), row(device_id="cd34"), row(round=1)])
+    assert len(cases) == 3
+    assert sorted(c["num_rounds"] for c in cases) == [1, 1, 2]
+
+
+def test_rows_without_any_id_stay_apart(row):
+    assert len(_tidy([row(case_id=None, case_path=None) for _ in range(3)])) == 3
+
+
+def test_records_are_plain_python():
+    frame = pd.DataFrame(
+        {
+            "batch": [2.0, None],
+            "latency_ms": [np.nan, np.inf],
+            "samples_ms": [np.array([1.0, np.nan]), None],
+            "reason": ["why", None],
+            "git_dirty": pd.array([True, None], dtype="boolean"),
+        }
+    )
+    first, second = frames.records(frame)
+    assert (first["batch"], second["batch"]) == (2, None)
+    assert isinstance(first["batch"], int)
+    assert first["latency_ms"] is None
+    assert second["latency_ms"] is None
+    assert first["samples_ms"] == [1.0, None]
+    assert (first["git_dirty"], second["git_dirty"], second["reason"]) == (True, None, None)
+    assert first["mode"] is None
+
+
+def test_lines_follow_the_squarest_canvas_of_a_length(row):
+    cases = _tidy([row(canvas=c) for c in ("32x128", "64x64", "16x256")])
+    assert {c["canvas"]: c["is_squarest"] for c in cases} == {
+        "32x128": False,
+        "64x64": True,
+        "16x256": False,
+    }
+
+
+def test_a_figure_holds_level_mode_and_setting_fixed(row):
+    rows = [row(), row(mode="fwdbwd"), row(heads=3), row(device_id="cd34"), row(canvas="4096")]
+    groups = frames.figure_groups(frames.tidy(pd.DataFrame(rows)))
+    assert [(level, mode, len(part)) for level, mode, part in groups] == [
+        ("layer", "fwd", 1),
+        ("layer", "fwd", 2),
+        ("layer", "fwd", 1),
+        ("layer", "fwdbwd", 1),
+    ]
+
+
+def test_the_setting_reads_as_a_sentence(row):
+    (case,) = _tidy([row(batch=2, heads=3)])
+    assert case["setting"] == "batch 2, 3 heads of 64, depth 2, bfloat16, cuda"
+    (operator,) = _tidy([row(level="op", contender="attention", depth=1)])
+    assert operator["setting"] == "batch 1, 12 heads of 64, bfloat16, cuda"
+
+
+def test_machines_are_listed_once(row):
+    tidy = frames.tidy(pd.DataFrame([row(), row(mode="bwd"), row(device_id="cd34")]))
+    assert [m["device_id"] for m in frames.machines(tidy)] == ["ab12", "cd34"]

@@ -1,0 +1,135 @@
+"""What the numbers say in words."""
+
+import pandas as pd
+import pytest
+
+from reports import frames, scaling, summary
+
+
+def _sentences(rows):
+    tidy = frames.tidy(pd.DataFrame(rows))
+    return summary.sentences(tidy, scaling.scaling_table(tidy))
+
+
+def test_the_study_in_one_sentence(study):
+    (sentence,) = _sentences(study())
+    assert sentence == (
+        "Layer, forward, 2-D: ENA 70% (flex+fla) overtakes Transformer (sdpa_cudnn) at about 4k "
+        "tokens (between 3.9k and 4.1k); at 16k its speed-up is 4.00x (3.92x to 4.08x), using "
+        "0.500x as much memory."
+    )
+
+
+def test_the_fastest_linear_model_is_named(study):
+    rows = study()
+    (sentence,) = _sentences(rows[rows["seq_len"] <= 8192])
+    assert "at 8k Linear cross (fla) takes 1.50x its time" in sentence
+
+
+@pytest.mark.parametrize(
+    ("ena_ms", "words"),
+    [
+        ((1.0, 2.0), "is faster than Transformer (sdpa_cudnn) wherever both were measured"),
+        ((3.0, 9.0), "is nowhere faster than Transformer (sdpa_cudnn)"),
+        ((1.0, 9.0), "is faster than Transformer (sdpa_cudnn) only up to about 5"),
+    ],
+)
+def test_verdicts_in_words(row, ena_ms, words):
+    ena = {"contender": "ena", "impl": "flex+fla", "sparsity_target": 0.7}
+    rows = []
+    for canvas, transformer_ms, latency_ms in zip(
+        ("64x64", "64x128"), (2.0, 4.0), ena_ms, strict=True
+    ):
+        rows += [
+            row(canvas=canvas, latency_ms=transformer_ms),
+            row(canvas=canvas, latency_ms=latency_ms, **ena),
+        ]
+    (sentence,) = _sentences(rows)
+    assert words in sentence
+
+
+def test_a_ratio_whose_interval_holds_one_is_no_clear_difference(row):
+    ena = {"contender": "ena", "impl": "flex+fla", "sparsity_target": 0.7}
+    (sentence,) = _sentences([row(), row(**ena, latency_ms=1.99)])
+    assert "no clear difference" in sentence
+
+
+def test_a_transformer_that_ran_out_of_memory_is_said_so(study):
+    rows = study()
+    failing = (rows["contender"] == "transformer") & (rows["seq_len"] == 16384)
+    rows.loc[failing, ["status", "reason"]] = ["oom", "CUDA out of memory"]
+    (sentence,) = _sentences(rows)
+    assert "at 8k its speed-up is 2.00x" in sentence
+    assert "Transformer gave no result at 16k (out of memory)" in sentence
+
+
+def test_without_a_transformer_there_is_no_comparison(study):
+    rows = study()
+    (sentence,) = _sentences(rows[rows["contender"] == "ena"])
+    assert "has no Transformer to be compared with" in sentence
+
+
+def test_several_settings_are_named(study):
+    rows = pd.concat([study(), study(heads=3)])
+    assert [s.count("heads of 64") for s in _sentences(rows)] == [1, 1]
+
+
+def test_operators_speak_of_sliding_tile_attention(row):
+    op = {"level": "op", "depth": 1}
+    rows = [
+        row(**op, contender="attention"),
+        row(**op, contender="sliding_tile", impl="flex", sparsity_target=0.7, latency_ms=1.0),
+    ]
+    (sentence,) = _sentences(rows)
+    assert sentence.startswith("Operator, forward, 2-D: Sliding tile 70% (flex) is faster than")
+
+
+def test_the_machine_line_skips_what_is_unknown(row):
+    assert summary.machine_line(row(git_dirty=True)) == (
+        "NVIDIA H100 80GB HBM3 | driver 570.1 | cuda 13.0 | torch 2.11.0 | triton 3.6.0 | "
+        "commit a1b2c3d + changes"
+    )
+    bare = row(driver=None, cuda=None, triton=None, git_commit=None, device_name=None)
+    assert summary.machine_line(bare) == "unknown device | torch 2.11.0"
+
+
+def test_correctness_counts_what_was_compared(row):
+    cases = [
+        row(error_budget_used=0.41),
+        row(),
+        row(status="oom"),
+        row(status="incorrect", reason="off by 0.3"),
+    ]
+    assert summary.correctness_line(cases) == (
+        "2 of 3 cases agree with float64 (worst uses 0.41 of its error budget)"
+    )
+    assert summary.correctness_line([row(verified=None)]) == "no case was compared with float64"
+
+
+def test_warnings_that_differ_in_numbers_are_one(row):
+    cases = [row(warnings=[f"noisy: span {n}.5% of the median"], heads=n) for n in range(1, 301)]
+    cases.append(row(warnings=["throttled: power cap"]))
+    noisy, throttled = summary.warning_groups(cases)
+    assert (noisy.num_cases, throttled.num_cases) == (300, 1)
+    assert noisy.sentence.startswith("noisy: span 1.5% of the median (300 cases, such as layer/")
+
+
+def test_failures_and_unsupported_cases_are_grouped_by_reason(row):
+    cases = [
+        row(status="oom", reason="needs 12 GiB"),
+        row(status="oom", reason="needs 24 GiB"),
+        row(status="crashed", reason=None),
+        row(status="unsupported", reason="natten is not installed"),
+        row(),
+    ]
+    assert [(g.text, g.num_cases) for g in summary.failure_groups(cases)] == [
+        ("out of memory: needs 12 GiB", 2),
+        ("crashed: no reason given", 1),
+    ]
+    assert [g.text for g in summary.unsupported_groups(cases)] == ["natten is not installed"]
+
+
+def test_outcomes_are_counted(row):
+    cases = [row(), row(), row(status="oom"), row(status="unsupported")]
+    assert summary.outcome_line(cases) == "4 cases: 2 ok, 1 out of memory, 1 unsupported"
+    assert summary.outcome_line([]) == "0 cases: none"
