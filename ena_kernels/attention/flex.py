@@ -39,16 +39,39 @@ def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, block_mask) -> Tensor:
             try_="impl='eager'",
         )
     grouped = q.shape[1] != k.shape[1]
-    with _compile_settings():
-        return _compiled()(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=grouped)
+    return _compiled()(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=grouped)
+
+
+class _Compiled:
+    """FlexAttention compiled as one graph: a failure to compile raises, nothing runs eagerly."""
+
+    def __init__(self) -> None:
+        from torch.nn.attention.flex_attention import flex_attention
+
+        self._function = torch.compile(flex_attention, dynamic=False, fullgraph=True)
+        self._seen = set()
+
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, block_mask, scale, enable_gqa):
+        options = {"block_mask": block_mask, "scale": scale, "enable_gqa": enable_gqa}
+        mask_mod = None if block_mask is None else block_mask.mask_mod
+        signature = (torch.is_grad_enabled(), scale, mask_mod, *map(_layout, (q, k, v)))
+        if signature in self._seen:
+            return self._function(q, k, v, **options)
+        # entering the settings takes longer than a small kernel, so only where it may compile
+        with _compile_settings():
+            out = self._function(q, k, v, **options)
+        self._seen.add(signature)
+        return out
 
 
 @cache
-def _compiled():
-    """FlexAttention compiled as one graph: a failure to compile raises, nothing runs eagerly."""
-    from torch.nn.attention.flex_attention import flex_attention
+def _compiled() -> _Compiled:
+    return _Compiled()
 
-    return torch.compile(flex_attention, dynamic=False, fullgraph=True)
+
+def _layout(x: Tensor) -> tuple:
+    """What the compiler specialises on, for one tensor."""
+    return x.shape, x.stride(), x.dtype, x.device, x.requires_grad
 
 
 def _compile_settings() -> ExitStack:

@@ -339,6 +339,27 @@ def test_flex_compiles_every_shape_and_may_run_its_backward_twice():
     assert (dynamo.recompile_limit, torch._functorch.config.donated_buffer) == before
 
 
+def test_flex_enters_its_compiler_settings_only_for_a_new_layout(monkeypatch):
+    entered = []
+    settings = flex._compile_settings
+
+    def spy():
+        entered.append(True)
+        return settings()
+
+    monkeypatch.setattr(flex, "_compile_settings", spy)
+    monkeypatch.setattr(torch, "compile", lambda function, **_: lambda q, k, v, **options: q)
+    compiled = flex._Compiled()
+    q = torch.zeros(1, 2, 33, 16)
+    options = {"block_mask": None, "scale": 1.0, "enable_gqa": False}
+    for x in (q, q + 1, q.half(), q.clone().requires_grad_(), q.half(), q[:, :1]):
+        compiled(x, x, x, **options)
+    compiled(q, q, q, **{**options, "scale": 2.0})
+    with torch.no_grad():
+        compiled(q, q, q, **options)
+    assert len(entered) == 6
+
+
 @pytest.mark.slow
 @pytest.mark.filterwarnings("ignore")
 def test_flex_compiled_for_the_cpu_equals_the_reference():

@@ -421,6 +421,21 @@ def test_flex_compiled_for_the_cpu_equals_the_reference(canvas, tile_, window, n
     assert (actual.double() - expected).norm() <= 1e-5 * expected.norm()
 
 
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")
+def test_one_compiled_flex_kernel_serves_all_windows_of_one_length():
+    from torch._dynamo.utils import counters
+
+    tensors = [x.detach() for x in inputs((16, 64), 2, 2, torch.float32, head_dim=16)]
+    graphs = []
+    for window in [(8, 32), (16, 16), (16, 48)]:
+        shapes = {"canvas": (16, 64), "tile": (8, 16), "window": window}
+        actual = sliding_tile(*tensors, impl="flex", **shapes)
+        torch.testing.assert_close(actual, sliding_tile(*tensors, impl="reference", **shapes))
+        graphs.append(counters["stats"]["unique_graphs"])
+    assert graphs[0] == graphs[1] == graphs[2] > 0
+
+
 def neighborhood_attention(query, key, value, kernel_size, stride=1, dilation=1, scale=None):
     """What NATTEN documents, token by token: [B, *canvas, heads, D] in, the same out.
 
