@@ -8,7 +8,6 @@
 Processes and hosts share a run directory without locks: a row appears whole or not at all.
 """
 
-import io
 import json
 import tomllib
 from collections.abc import Iterable, Mapping, Sequence
@@ -18,13 +17,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
-import pyarrow.compute as pc
-import pyarrow.parquet as pq
 
 from bench.case import Case
 from bench.disk import remove_orphans, unwritable, write_whole
 from bench.errors import StorageError
 from bench.outcome import columns_of
+from bench.parquet import other_version, parquet_bytes, read_all
 from bench.row import SCHEMA_VERSION, Row, arrow_schema
 from bench.toml import toml_text
 
@@ -44,11 +42,25 @@ class RunDirectory:
         self.log_path = path / "log.txt"
         self._results = path / "results"
 
+    @staticmethod
+    def prepare(path: Path) -> None:
+        """Make the directory of a new run, where its worker may begin a log.
+
+        Raises:
+            StorageError: it holds something else than a log, or cannot be made.
+        """
+        try:
+            path.mkdir(parents=True, exist_ok=True)
+            if any(entry.name != "log.txt" for entry in path.iterdir()):
+                raise _occupied(path)
+        except OSError as err:
+            raise unwritable(err, path) from err
+
     @classmethod
     def create(
         cls, path: Path, *, run_id: str, cases: Iterable[Case], options: Mapping[str, Any]
     ) -> Self:
-        """Start a run in a directory that is new or empty.
+        """Start a run in a directory that is new, empty or prepared.
 
         Args:
             cases: The resolved grid.
@@ -74,20 +86,6 @@ class RunDirectory:
         write_whole(path / "run.toml", toml_text(document).encode())
         return cls(path)
 
-    @staticmethod
-    def prepare(path: Path) -> None:
-        """Make the directory of a new run, where its worker may begin a log.
-
-        Raises:
-            StorageError: it holds something else than a log, or cannot be made.
-        """
-        try:
-            path.mkdir(parents=True, exist_ok=True)
-            if any(found.name != "log.txt" for found in path.iterdir()):
-                raise _occupied(path)
-        except OSError as err:
-            raise unwritable(err, path) from err
-
     @classmethod
     def open(cls, path: Path) -> Self:
         """Take up a run where it stopped; half-written files of dead processes are removed.
@@ -98,7 +96,7 @@ class RunDirectory:
         run = cls(path)
         found = run._document.get("schema_version")
         if found != SCHEMA_VERSION:
-            raise _other_version(path, found)
+            raise other_version(path, found)
         remove_orphans(run._results)
         return run
 
@@ -132,13 +130,28 @@ class RunDirectory:
         assert row.case_id is not None
         assert row.round is not None
         table = pa.Table.from_pylist([columns_of(row)], schema=arrow_schema())
-        write_whole(self._row_path(row.case_id, row.round), _parquet_bytes(table, "none"))
+        write_whole(self._row_path(row.case_id, row.round), parquet_bytes(table, "none"))
 
     def write_machine(self, machine: "Machine") -> None:
         """Save the facts of the first machine that measures; every row has its own."""
         path = self.path / "machine.json"
         if not path.exists():
             write_whole(path, json.dumps(asdict(machine), indent=2).encode() + b"\n")
+
+    def rows(self) -> "pd.DataFrame":
+        """Every finished row.
+
+        Raises:
+            StorageError: a row of this run cannot be read.
+        """
+        frame, problems = load(self.path)
+        if problems:
+            raise StorageError(
+                problems[0],
+                expected=f"every row of {self.path} to be readable",
+                try_=f"ena-bench report {self.path}, which leaves such rows out and says so",
+            )
+        return frame
 
     def row_paths(self) -> list[Path]:
         """Every finished row, by name."""
@@ -181,55 +194,32 @@ def export(paths: Paths, out: Path) -> list[str]:
         StorageError: something that was named cannot be read, or `out` cannot be written.
     """
     table, problems = _load_table(paths)
-    write_whole(out, _parquet_bytes(table, "zstd"))
+    write_whole(out, parquet_bytes(table, "zstd"))
     return problems
 
 
 def _load_table(paths: Paths) -> tuple[pa.Table, list[str]]:
-    schema = arrow_schema()
-    tables = [schema.empty_table()]
+    named = [paths] if isinstance(paths, Path) else list(paths)
+    files = [
+        file
+        for path in named
+        for file in (RunDirectory.open(path).row_paths() if path.is_dir() else [path])
+    ]
+    tables = [arrow_schema().empty_table()]
     problems: list[str] = []
-    for path in [paths] if isinstance(paths, Path) else paths:
-        for file in RunDirectory.open(path).row_paths() if path.is_dir() else [path]:
-            try:
-                tables.append(_read(file, schema))
-            except StorageError as err:
-                if file == path:
-                    raise
-                problems.append(f"{err.wrong}; skipped. {err.try_}")
+    for found in read_all(files):
+        if isinstance(found, pa.Table):
+            tables.append(found)
+        elif found.path in named:
+            raise found.error
+        else:
+            problems.append(f"{found.error.wrong}; skipped. {found.error.try_}")
     table = pa.concat_tables(tables).combine_chunks()
     first = _first_of_each(table)
     if len(first) < len(table):
         problems.append(f"{len(table) - len(first)} rows came more than once; each counts once")
         table = table.take(first)
     return table, problems
-
-
-def _read(path: Path, schema: pa.Schema) -> pa.Table:
-    """The rows of one file.
-
-    Raises:
-        StorageError: it is missing, damaged, empty or of another schema.
-    """
-    try:
-        table = pq.ParquetFile(path, page_checksum_verification=True).read(use_threads=False)
-    except FileNotFoundError as err:
-        raise StorageError(
-            f"{path} does not exist",
-            expected="a run directory or a parquet file of results",
-            try_="ls runs",
-        ) from err
-    except (pa.ArrowException, OSError) as err:
-        raise _damaged(path, str(err).split("\n")[0]) from err
-    if table.num_rows == 0:
-        raise _damaged(path, "no rows")
-    if "schema_version" in table.column_names:
-        versions = pc.unique(table["schema_version"]).to_pylist()
-        if versions != [SCHEMA_VERSION]:
-            raise _other_version(path, *versions)
-    if not table.schema.equals(schema):
-        raise _other_columns(path, table.schema, schema)
-    return table
 
 
 def _first_of_each(table: pa.Table) -> list[int]:
@@ -239,20 +229,6 @@ def _first_of_each(table: pa.Table) -> list[int]:
     for position, key in enumerate(keys):
         positions.setdefault(key, position)
     return list(positions.values())
-
-
-def _parquet_bytes(table: pa.Table, compression: str) -> bytes:
-    buffer = io.BytesIO()
-    # a row is smaller than the statistics about it
-    pq.write_table(
-        table,
-        buffer,
-        compression=compression,
-        use_dictionary=False,
-        write_statistics=False,
-        write_page_checksum=True,
-    )
-    return buffer.getvalue()
 
 
 def _occupied(path: Path) -> StorageError:
@@ -269,35 +245,3 @@ def _no_run(path: Path, why: str) -> StorageError:
         expected="a directory that ena-bench run made, with run.toml and results/",
         try_="ls runs",
     )
-
-
-def _other_version(path: Path, *found: object) -> StorageError:
-    shown = " and ".join(map(str, found))
-    return StorageError(
-        f"{path} has schema version {shown}",
-        expected=f"schema version {SCHEMA_VERSION}, the one of this ena-bench",
-        try_="read it with the version that wrote it, or measure anew: ena-bench run -o runs/new",
-    )
-
-
-def _damaged(path: Path, why: str) -> StorageError:
-    return StorageError(
-        f"{path} is damaged: {why}",
-        expected="a whole parquet file of results",
-        try_=f"Delete it with rm {path} and resume the run",
-    )
-
-
-def _other_columns(path: Path, found: pa.Schema, schema: pa.Schema) -> StorageError:
-    names = sorted({*found.names, *schema.names})
-    odd = [n for n in names if _type_of(n, found) != _type_of(n, schema)] or ["their order"]
-    return StorageError(
-        f"{path} differs from schema version {SCHEMA_VERSION} in {', '.join(odd[:4])}",
-        expected="the columns of docs/columns.md, in that order",
-        try_="ena-bench export from the run directory it came from",
-    )
-
-
-def _type_of(name: str, schema: pa.Schema) -> pa.DataType | None:
-    position = schema.get_field_index(name)
-    return schema.field(position).type if position >= 0 else None

@@ -109,6 +109,13 @@ def test_plain_pandas_reads_the_same(full_run):
     pd.testing.assert_frame_equal(plain, load(full_run.path)[0])
 
 
+def test_a_run_hands_out_its_rows_unless_one_is_unreadable(full_run):
+    assert sorted(full_run.rows().heads) == [1, 3, 5]
+    full_run.row_paths()[0].write_bytes(b"")
+    with pytest.raises(StorageError, match="is damaged: .*\nExpected: every row of"):
+        full_run.rows()
+
+
 def test_a_run_without_rows_loads_as_an_empty_frame(run):
     frame, problems = load(run.path)
     assert (len(frame), problems) == (0, [])
@@ -237,6 +244,24 @@ def test_a_directory_in_use_is_not_taken_for_a_new_run(full_run, tmp_path):
             RunDirectory.create(path, run_id="x", cases=CASES, options={})
         assert f"--resume {path}" in caught.value.try_
     assert RunDirectory.open(full_run.path).run_id == "night"
+
+
+def test_a_worker_may_begin_a_log_before_the_grid_is_known(tmp_path):
+    path = tmp_path / "deep" / "run"
+    RunDirectory.prepare(path)
+    (path / "log.txt").write_text("hello")
+    run = RunDirectory.create(path, run_id="x", cases=CASES, options={})
+    assert run.log_path.read_text() == "hello"
+    with pytest.raises(StorageError, match="is not empty"):
+        RunDirectory.prepare(path)
+
+
+def test_one_of_two_that_create_the_same_run_is_refused(tmp_path, monkeypatch):
+    RunDirectory.create(tmp_path / "run", run_id="first", cases=CASES, options={})
+    monkeypatch.setattr(RunDirectory, "prepare", lambda path: None)
+    with pytest.raises(StorageError, match="is not empty"):
+        RunDirectory.create(tmp_path / "run", run_id="second", cases=CASES, options={})
+    assert RunDirectory.open(tmp_path / "run").run_id == "first"
 
 
 def test_a_place_that_cannot_be_written_is_an_error_with_a_way_out(tmp_path):
