@@ -83,8 +83,9 @@ def library(name: str, *, impl: str, install: str) -> ModuleType:
     """
     try:
         return import_module(name)
-    except ImportError as err:
-        reason = str(err).partition("\n")[0]
+    # built for another PyTorch or driver, libraries fail in all of these ways
+    except (ImportError, OSError, AttributeError, RuntimeError) as err:
+        reason = f"{type(err).__name__}: {err}".partition("\n")[0]
         raise UnsupportedError(
             f"impl {impl!r} needs the library {name}, which cannot be imported: {reason}",
             expected=f"{name} installed for this Python, PyTorch and CUDA",

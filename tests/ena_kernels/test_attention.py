@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ena_kernels.attention import eager, flash_attn, flex, sdpa
+from ena_kernels.attention import checks, eager, flash_attn, flex, sdpa
 from ena_kernels.attention.api import IMPLS, attention
 from ena_kernels.attention.reference import reference_rows
 from ena_kernels.errors import ShapeError, UnsupportedError
@@ -288,6 +288,20 @@ def test_flash_attn_that_is_not_installed_is_answered_with_how_to(flash_attn_on_
     assert "Try: pip install flash-attn" in str(caught.value)
 
 
+@pytest.mark.parametrize("failure", ["ImportError", "OSError", "AttributeError", "RuntimeError"])
+def test_a_library_that_breaks_on_import_says_how(monkeypatch, tmp_path, failure):
+    (tmp_path / "broken_library.py").write_text(f"raise {failure}('undefined symbol\\nmore')\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    with pytest.raises(UnsupportedError) as caught:
+        checks.library("broken_library", impl="broken", install="broken-library")
+    assert str(caught.value).splitlines() == [
+        "impl 'broken' needs the library broken_library, which cannot be imported: "
+        f"{failure}: undefined symbol",
+        "Expected: broken_library installed for this Python, PyTorch and CUDA",
+        "Try: pip install broken-library",
+    ]
+
+
 @pytest.mark.parametrize("head_dim", [12, 264])
 def test_flash_attn_refuses_head_dims_without_a_kernel(flash_attn_on_cpu, head_dim):
     flash_attn_on_cpu((9, 0), flash_attn=flash_attn_2)
@@ -351,13 +365,14 @@ def test_flex_enters_its_compiler_settings_only_for_a_new_layout(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: lambda q, k, v, **options: q)
     compiled = flex._Compiled()
     q = torch.zeros(1, 2, 33, 16)
+    strided = torch.zeros(1, 33, 2, 16).transpose(1, 2)
     options = {"block_mask": None, "scale": 1.0, "enable_gqa": False}
-    for x in (q, q + 1, q.half(), q.clone().requires_grad_(), q.half(), q[:, :1]):
+    for x in (q, q + 1, q.half(), q.clone().requires_grad_(), q.half(), q[:, :1], strided):
         compiled(x, x, x, **options)
     compiled(q, q, q, **{**options, "scale": 2.0})
     with torch.no_grad():
         compiled(q, q, q, **options)
-    assert len(entered) == 6
+    assert len(entered) == 7
 
 
 @pytest.mark.slow
