@@ -1,6 +1,7 @@
 """A worker that crashes, hangs, lies or shouts costs one row; the next case is measured."""
 
 import importlib
+import inspect
 import math
 import os
 import signal
@@ -315,6 +316,19 @@ def test_a_device_that_is_not_there_is_refused(make_executor, monkeypatch, devic
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "5,7")
     with pytest.raises(UsageError, match="does not name a visible GPU"):
         make_executor(device=device)
+
+
+def test_what_a_worker_calls_unless_told_otherwise_takes_what_it_is_called_with():
+    defaults = inspect.signature(Executor).parameters
+    wanted = {
+        "measure": ["case", "settings", "machine", "peaks", "round", "run_id", "say"],
+        "facts": [],
+        "peaks": ["device", "dtype"],
+    }
+    for name, parameters in wanted.items():
+        module, _, function = defaults[name].default.partition(":")
+        called = getattr(importlib.import_module(module), function)
+        assert list(inspect.signature(called).parameters) == parameters
 
 
 def test_a_worker_whose_parent_is_gone_already_ends_at_once(fakes):

@@ -112,7 +112,7 @@ def test_plain_pandas_reads_the_same(full_run):
 def test_a_run_hands_out_its_rows_unless_one_is_unreadable(full_run):
     assert sorted(full_run.rows().heads) == [1, 3, 5]
     full_run.row_paths()[0].write_bytes(b"")
-    with pytest.raises(StorageError, match="is damaged: .*\nExpected: every row of"):
+    with pytest.raises(StorageError, match=r"is damaged: .*\nExpected: every row of"):
         full_run.rows()
 
 

@@ -355,6 +355,15 @@ def test_a_killed_run_loses_the_case_in_flight_only(directory, journal, start_ru
     assert list((directory.path / "results").glob(".*")) == []
 
 
+def test_a_worker_that_hangs_dies_with_a_killed_run(journal, start_run):
+    process = start_run(case_s=300)
+    wait_for(lambda: journal_lines(journal, "begin"))
+    process.kill()
+    process.wait()
+    worker = int(journal_lines(journal, "begin")[0][3])
+    wait_for(lambda: not is_running(worker))
+
+
 def test_ctrl_c_saves_what_is_finished_and_leaves_no_worker(directory, journal, start_run):
     process = start_run(case_s=0.05)
     wait_for(lambda: len(journal_lines(journal, "begin")) >= 3)
