@@ -224,14 +224,10 @@ def _stop_reason(samples_ms: list[float], spent_s: float, settings: Settings) ->
         return "converged"
     if num >= settings.max_samples:
         return "budget"
-    if spent_s < settings.budget_s:
-        return None
     is_one_call_too_long = spent_s / num > settings.budget_s
-    if is_one_call_too_long:
-        is_enough = num >= min(3, settings.min_samples) or spent_s >= 3 * settings.budget_s
-    else:
-        is_enough = num >= settings.min_samples
-    return "budget" if is_enough else None
+    is_hopeless = is_one_call_too_long and spent_s >= 3 * settings.budget_s
+    is_enough = num >= settings.min_samples and spent_s >= settings.budget_s
+    return "budget" if is_enough or is_hopeless else None
 
 
 def _fitting(seconds: float, seconds_each: float, at_most: int) -> int:

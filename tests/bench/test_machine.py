@@ -116,6 +116,7 @@ def test_commit_and_changes_of_a_checkout_are_known(tmp_path, git):
 
 def test_an_installed_package_inside_a_checkout_has_no_commit(tmp_path, git):
     git("init", "-q")
+    git("commit", "-q", "--allow-empty", "-m", "first")
     inside = tmp_path / "site-packages"
     inside.mkdir()
     assert machine._git_facts(inside) == {"git_commit": None, "git_dirty": None}

@@ -21,7 +21,8 @@ def test_median_of_nothing_is_an_error():
 @pytest.mark.parametrize("n", [1, 2, 3, 7, 30])
 @pytest.mark.parametrize("q", [0.0, 0.05, 0.31, 0.5, 0.95, 1.0])
 def test_quantile_agrees_with_numpy(n, q):
-    xs = [random.Random(n).gauss(3.0, 2.0) for _ in range(n)]
+    draw = random.Random(n)
+    xs = [draw.gauss(3.0, 2.0) for _ in range(n)]
     assert stats.quantile(xs, q) == pytest.approx(float(np.quantile(xs, q)), rel=1e-12)
 
 
@@ -89,6 +90,10 @@ def test_outlier_threshold_is_in_robust_standard_deviations():
 
 def test_a_lone_outlier_among_equal_values_is_labelled():
     assert stats.outlier_labels([2.0] * 30 + [2.5]) == [False] * 30 + [True]
+
+
+def test_where_most_values_are_equal_ordinary_others_are_no_outliers():
+    assert not any(stats.outlier_labels([2.0] * 6 + [2.1, 1.9, 2.1, 1.9]))
 
 
 def test_equal_values_have_no_outlier():

@@ -4,8 +4,9 @@ from math import inf
 
 import pytest
 
+from bench import timers
 from bench.errors import EnaBenchError
-from bench.timers import QueuedEvents, WallTimer, _not_capturable, no_reset
+from bench.timers import EventTimer, GraphTimer, QueuedEvents, WallTimer, no_reset
 
 
 class Clock:
@@ -87,6 +88,18 @@ def test_reset_runs_before_every_call_and_outside_the_clock(clock, ns):
     samples = timer.samples(3)
     assert [s.ms for s in samples] == [pytest.approx(ns / 1e6)] * 3
     assert clock.num_resets == timer.num_calls
+
+
+def test_a_reset_comes_before_its_call(clock):
+    order = []
+
+    def call():
+        order.append("call")
+        clock.ns += 60_000
+
+    timer = WallTimer(call, lambda: order.append("reset"), "cpu", clock_ns=clock.read)
+    timer.samples(2)
+    assert order == ["reset", "call"] * timer.num_calls
 
 
 def test_the_host_clock_has_no_exposure(clock):
@@ -193,6 +206,20 @@ def test_the_spin_is_no_longer_than_the_host_needs():
     assert 20e-6 <= events.spin_s <= 100e-6
 
 
+def test_a_host_that_was_slow_once_does_not_lengthen_the_spin_for_good():
+    gpu = Gpu()
+    events = queued(gpu)
+    gaps_s = iter([5e-3])
+
+    def call():
+        gpu.kernel(10e-6)
+        gpu.host_s += next(gaps_s, 0.1e-3)
+        gpu.kernel(10e-6)
+
+    events.calibrate(call, gpu.reset)
+    assert events.spin_s < 1e-3
+
+
 def test_calibration_resets_before_each_call_and_counts_them():
     gpu = Gpu()
     call = launches(gpu, 4, kernel_s=1e-6, gap_s=2e-3)
@@ -260,10 +287,55 @@ def test_the_flush_is_queued_before_every_sample_and_outside_the_clock():
     assert num_flushes == 3
 
 
+@pytest.fixture
+def gpu(monkeypatch):
+    simulated = Gpu()
+    monkeypatch.setattr(timers, "_queued_events", lambda: queued(simulated))
+    return simulated
+
+
+def test_events_reset_before_every_call_and_count_them_all(gpu):
+    order = []
+
+    def call():
+        order.append("call")
+        gpu.kernel(30e-6)
+
+    timer = EventTimer(call, lambda: order.append("reset"), "cuda")
+    assert [s.ms for s in timer.samples(3)] == [pytest.approx(0.030)] * 3
+    assert order == ["reset", "call"] * timer.num_calls
+
+
+class Graph:
+    def __init__(self, gpu):
+        self.gpu = gpu
+        self.num_replays = 0
+        self.is_freed = False
+
+    def replay(self):
+        self.num_replays += 1
+        self.gpu.kernel(20e-6)
+
+    def reset(self):
+        self.is_freed = True
+
+
+def test_a_graph_is_replayed_and_freed(gpu, monkeypatch):
+    graph, resets = Graph(gpu), []
+    monkeypatch.setattr(timers, "_capture", lambda call, reset: (graph, 3))
+    timer = GraphTimer(lambda: None, lambda: resets.append("reset"), "cuda")
+    assert [s.ms for s in timer.samples(2)] == [pytest.approx(0.020)] * 2
+    assert timer.num_calls == 3 + graph.num_replays
+    assert resets == []
+    timer.close()
+    assert graph.is_freed
+    assert resets == ["reset"]
+
+
 def test_a_failed_capture_names_what_broke_it_and_not_how_it_ended():
     err = RuntimeError("capture ended")
     err.__context__ = RuntimeError("operation not permitted when stream is capturing\nmore")
-    shown = _not_capturable(err)
+    shown = timers._not_capturable(err)
     assert isinstance(shown, EnaBenchError)
     assert shown.wrong.endswith("CUDA graph: operation not permitted when stream is capturing")
     assert "--timer events" in shown.try_

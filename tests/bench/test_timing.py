@@ -98,6 +98,12 @@ def test_a_precise_median_stops_at_the_fewest_samples():
     assert (len(result.samples_ms), result.stop_reason) == (12, "converged")
 
 
+def test_a_precise_median_of_a_slow_call_still_takes_the_fewest_samples():
+    timer = FakeTimer(repeat(150.0))
+    result = run(timer, budget_s=1.0, min_samples=10)
+    assert (len(result.samples_ms), result.stop_reason) == (10, "converged")
+
+
 def test_a_wide_interval_goes_on_until_it_is_narrow():
     timer = FakeTimer(chain([1.2], [1.0, 1.4] * 10, repeat(1.2)))
     result = run(timer, warmup_s=0.0)
@@ -140,7 +146,8 @@ def test_too_few_samples_for_an_interval_never_count_as_converged():
 def test_every_recorded_sample_is_kept_in_order():
     durations = [1.0 + 0.1 * math.sin(3 * i) + (50.0 if i % 9 == 0 else 0.0) for i in range(400)]
     timer = FakeTimer(durations)
-    result = run(timer, budget_s=0.5, warmup_s=0.01)
+    result = run(timer, budget_s=2.0, warmup_s=0.01)
+    assert len(result.samples_ms) > 200
     skipped = num_warmup_samples(timer, result)
     assert list(result.samples_ms) == durations[skipped : skipped + len(result.samples_ms)]
     assert timer.handed_out_ms == durations[: skipped + len(result.samples_ms)]
