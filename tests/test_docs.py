@@ -1,4 +1,4 @@
-"""What the pages say is so: generated tables, code, commands, files and tests they name."""
+"""What the pages say is so: the code and commands in them, the files and tests they name."""
 
 import json
 import os
@@ -18,7 +18,6 @@ from bench.axes import AXES
 from bench.case import Case
 from bench.contenders import registry
 from bench.machine import facts
-from bench.row import columns_markdown
 from bench.session import request
 from bench.timing import Settings
 
@@ -81,11 +80,6 @@ def third_party(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(tmp_path), str(ROOT)]))
     yield name
     sys.modules.pop(module, None)
-
-
-def test_the_columns_are_those_of_the_schema():
-    text = (ROOT / "docs" / "columns.md").read_text("utf-8")
-    assert text == columns_markdown(), "run: make docs"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
