@@ -97,7 +97,7 @@ def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
             click.option("--precision", type=float, help="Wanted half-width of the interval."),
             click.option("--min-samples", type=int, help="Samples at least."),
             click.option("--seed", type=int, help="Seed of inputs and weights.  [default: 0]"),
-            click.option("--timeout", default=120.0, help="Seconds before a case is given up."),
+            click.option("--timeout", default=300.0, help="Seconds before a case is given up."),
         )
     ):
         command = option(command)

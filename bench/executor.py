@@ -229,6 +229,8 @@ def _environment(device: str) -> dict[str, str]:
     """The parent's environment and import path; of the GPUs, only the one that `device` names."""
     environment = dict(os.environ)
     environment["PYTHONPATH"] = os.pathsep.join(str(Path(p).resolve()) for p in sys.path)
+    # a worker that follows another must run what that one tuned, and not tune for minutes again
+    environment.setdefault("TRITON_CACHE_AUTOTUNING", "1")
     kind, _, index = device.partition(":")
     if not index:
         return environment

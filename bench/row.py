@@ -102,7 +102,9 @@ class Row:
     peak_bandwidth_gb_per_s: float | None = column(
         "measured on this machine: large copy, read plus write", unit="GB/s"
     )
-    peak_flops_fraction: float | None = column("tflops_per_s / measured peak", unit="fraction")
+    peak_flops_fraction: float | None = column(
+        "tflops_per_s / measured peak; n/a above 1", unit="fraction"
+    )
     peak_bandwidth_fraction: float | None = column(
         "bandwidth / measured peak; n/a where caches make it exceed 1", unit="fraction"
     )

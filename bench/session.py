@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from bench.timing import Settings
 
 DEVICES = ("auto", "cpu", "cuda")
-DEFAULT_TIMEOUT_S = 120.0
+DEFAULT_TIMEOUT_S = 300.0
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)

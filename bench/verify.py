@@ -63,9 +63,11 @@ class Agreement:
 def twin_of(case: Case, contender: Contender) -> Case:
     """A small case that takes the same path: same dtype, tile, sparsity and scan, odd sizes.
 
-    The same twin serves every length, so a worker verifies it once.
+    The same twin serves every length, so a worker verifies it once. On CUDA it keeps the heads,
+    on which kernels are tuned.
     """
-    heads = case.heads if (case.scan or "").startswith("mh") else min(case.heads, 2)
+    keeps_heads = case.device == "cuda" or (case.scan or "").startswith("mh")
+    heads = case.heads if keeps_heads else min(case.heads, 2)
     small = {"batch": 2, "heads": heads, "depth": min(case.depth, 2), "mode": "fwdbwd"}
     if case.tile is not None:
         grid = TWIN_TILES[case.ndim]

@@ -33,8 +33,8 @@ def forward(
     if state is None:
         state = v.new_zeros(*q.shape[:2], q.shape[-1], v.shape[-1], dtype=compute_dtype(q.dtype))
     outputs = []
-    for t in range(q.shape[2]):
-        token = (q[:, :, t], k[:, :, t], v[:, :, t], beta[:, :, t])
+    # one unbind: the gradient of an index per token would write all tokens every time
+    for token in zip(*(x.unbind(2) for x in (q, k, v, beta)), strict=True):
         o, state = step(*token, state, scale=scale, qk_l2norm=qk_l2norm)
         outputs.append(o)
     return torch.stack(outputs, dim=2), state if output_final_state else None

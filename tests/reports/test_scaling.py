@@ -103,6 +103,14 @@ def test_a_series_that_ran_out_of_memory_ends_where_it_last_ran(study):
     assert "ENA 70% (natten+fla)" not in table
 
 
+def test_a_long_thin_canvas_does_not_count_beside_a_square_one(row):
+    rows = [row(canvas=c, latency_ms=ms) for c, ms in (("64x64", 2.0), ("64x128", 4.0))]
+    rows.append(row(canvas="2x4096", latency_ms=99.0))
+    (line,) = scaling.scaling_table(frames.tidy(pd.DataFrame(rows)))
+    assert line.exponent.value == pytest.approx(1.0)
+    assert line.top_latency_ms == 4.0
+
+
 def test_without_an_anchor_there_is_an_exponent_and_no_crossover(study):
     rows = study()
     alone = rows[rows["contender"] == "ena"]
