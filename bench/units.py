@@ -103,6 +103,6 @@ def plural(number: int, noun: str) -> str:
 
 def _scaled(value: float, scales: tuple[tuple[float, str], ...]) -> str:
     """In the largest unit that keeps an integer digit after rounding; zero in the base unit."""
-    fitting = (s for s in scales if abs(value) / s[0] >= 1.0 or (value == 0 and s[0] == 1.0))
+    fitting = (s for s in scales if abs(value) / s[0] >= 0.9995 or (value == 0 and s[0] == 1.0))
     size, unit = next(fitting, scales[-1])
     return f"{significant(value / size)} {unit}"
