@@ -168,6 +168,8 @@ def test_a_spent_budget_leaves_the_rest_for_a_resumed_run(directory, executor, m
     monkeypatch.setattr("bench.runner.time.monotonic", lambda: float(next(now_s)))
     summary = run(PLANNED, directory, executor, rounds=2, seed=5, budget_s=35)
     assert (summary.num_rows, summary.num_left) == ({"ok": 3}, 9)
+    none = run(PLANNED, directory, executor, rounds=2, seed=5, budget_s=0)
+    assert (none.num_rows, none.num_skipped, none.num_left) == ({}, 3, 9)
     rest = run(PLANNED, directory, executor, rounds=2, seed=5)
     assert (rest.num_rows, rest.num_skipped, rest.num_left) == ({"ok": 9}, 3, 0)
 
@@ -247,6 +249,8 @@ def test_a_fault_among_the_cases_costs_its_own_row_only(fakes, directory):
         planned = [*PLANNED, Planned(case=faulty)]
         summary = run(planned, directory, executor, rounds=2, seed=5)
     assert summary.num_rows == {"ok": 12, "crashed": 2}
+    saved = Counter(load(directory.path)[0].status)
+    assert saved == {"ok": 12, "crashed": 2}
 
 
 DRIVER = """
@@ -337,7 +341,7 @@ def is_running(pid):
 
 
 def test_a_killed_run_loses_the_case_in_flight_only(directory, journal, start_run):
-    first = start_run(case_s=0.05)
+    first = start_run(case_s=0.15)
     wait_for(lambda: len(journal_lines(journal, "begin")) >= 4)
     first.kill()
     first.wait()
@@ -365,7 +369,7 @@ def test_a_worker_that_hangs_dies_with_a_killed_run(journal, start_run):
 
 
 def test_ctrl_c_saves_what_is_finished_and_leaves_no_worker(directory, journal, start_run):
-    process = start_run(case_s=0.05)
+    process = start_run(case_s=0.25)
     wait_for(lambda: len(journal_lines(journal, "begin")) >= 3)
     process.send_signal(signal.SIGINT)
     _, told = process.communicate(timeout=20)
