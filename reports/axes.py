@@ -10,7 +10,13 @@ MAX_LENGTH_TICKS = 8
 MIN_FACTOR = 3.0
 """Smallest ratio between the ends of a value axis."""
 
-_DECIMAL_STEPS = ((1.0,), (1.0, 3.0), (1.0, 2.0, 5.0), (1.0, 1.5, 2.0, 3.0, 5.0, 7.0))
+_DECIMAL_STEPS = (
+    (1.0,),
+    (1.0, 3.0),
+    (1.0, 2.0, 5.0),
+    (1.0, 1.5, 2.0, 3.0, 5.0, 7.0),
+    (1.0, 1.2, 1.5, 2.0, 2.5, 3.0, 4.0, 5.0, 6.0, 8.0),
+)
 
 
 def limits(values: Sequence[float], *, margin: float = 0.06) -> tuple[float, float]:

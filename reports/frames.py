@@ -63,6 +63,8 @@ _MEMORY = (
     "reserved_mib",
     "process_mib",
 )
+RAW_LISTS = ("samples_ms", "outliers", "wall_samples_ms", "kernels")
+"""Columns that stay behind when rows become cases."""
 _NEVER_SHOWN_AS_OK = ("incorrect", "fallback")
 
 
@@ -171,11 +173,11 @@ def _combined(rounds: list[Record]) -> Record:
         "spread_fraction": None,
     }
     if barred or not good:
-        return base | dict.fromkeys((*_LATENCY, *_RATES, "samples_ms"))
+        return base | dict.fromkeys((*_LATENCY, *_RATES, *RAW_LISTS))
     if len(good) > 1:
         _pool(base, good)
     base["spread_fraction"] = _spread(base)
-    return base | {"samples_ms": None, "outliers": None, "wall_samples_ms": None}
+    return base | dict.fromkeys(RAW_LISTS)
 
 
 def _status(row: Record) -> str:
@@ -263,8 +265,12 @@ def _plain_column(column: "pd.Series[Any]") -> list[Any]:
 
 def _plain(value: Any) -> Any:
     """A value without numpy or pandas in it; every kind of missing is None."""
-    if isinstance(value, np.ndarray | list | tuple):
-        return [_plain(v) for v in value]
+    if isinstance(value, np.ndarray):
+        kind, value = value.dtype.kind, value.tolist()
+        if kind in "biu":
+            return value
+    if isinstance(value, list | tuple):
+        return [v if type(v) is float and math.isfinite(v) else _plain(v) for v in value]
     if value is None or value is pd.NA or value is pd.NaT:
         return None
     if isinstance(value, np.generic):

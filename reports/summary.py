@@ -56,7 +56,7 @@ def correctness_line(cases: Sequence[Mapping[str, Any]]) -> str:
     budgets = [c["error_budget_used"] for c in agreeing if c["error_budget_used"] is not None]
     line = f"{len(agreeing)} of {units.plural(len(compared), 'case')} agree with float64"
     if budgets:
-        line += f" (worst uses {max(budgets):.2f} of its error budget)"
+        line += f" (worst uses {units.significant(max(budgets), 2)} of its error budget)"
     return line
 
 

@@ -40,7 +40,8 @@ def rows_table(rows: pd.DataFrame, tidy: pd.DataFrame) -> Table:
     """Every row as it was measured, in the order of the tidy frame; nothing is left out."""
     cases = {frames.case_key(c): (i, c) for i, c in enumerate(frames.records(tidy))}
     found = []
-    for index, row in enumerate(frames.records(rows)):
+    shown = rows.drop(columns=list(frames.RAW_LISTS), errors="ignore")
+    for index, row in enumerate(frames.records(shown)):
         place, case = cases.get(frames.case_key(row), (len(cases), None))
         found.append((place, row["round"] or 0, index, row, case or {}))
     found.sort(key=lambda f: f[:3])

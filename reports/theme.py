@@ -28,9 +28,10 @@ _PREFERRED = {
     "sliding_tile": (BLUE, VERMILLION, SKY, PURPLE),
     "linear": (GREEN, ORANGE),
     "delta_rule": (GREEN, ORANGE),
+    "scan": (PURPLE,),
 }
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
-DASHES = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
+DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
 _HOURGLASS = Path([(-0.6, 1), (0.6, 1), (-0.6, -1), (0.6, -1), (-0.6, 1)], closed=True)
 FAILURES: dict[str, Any] = {
@@ -66,25 +67,40 @@ class Style:
 def styles(series: Iterable[tuple[str, str]]) -> dict[str, Style]:
     """A style for each series, all different, the same whenever the same series are given.
 
-    A contender keeps to its own hues; it takes colours that no other contender prefers before it
-    repeats its own with dashes.
+    Every contender first gets the colours that it prefers; whoever is left over takes the colours
+    that remain, and then its own again with dashes.
 
     Args:
         series: (name, contender) in the order in which they should get the best colours.
     """
     named = dict(series)
-    claimed = {c for contender in named.values() for c in _PREFERRED.get(contender, ())}
-    unclaimed = [c for c in PALETTE if c not in claimed]
     looks = list(product(DASHES, PALETTE))
-    given: dict[str, Style] = {}
-    for index, (name, contender) in enumerate(named.items()):
-        own = [*_PREFERRED.get(contender, ()), *unclaimed]
-        wanted = [*product(DASHES, own), *product(DASHES[::-1], PALETTE)]
-        dash, colour = next((w for w in wanted if w in looks), (DASHES[-1], GREY))
-        if (dash, colour) in looks:
-            looks.remove((dash, colour))
-        given[name] = Style(colour, MARKERS[index % len(MARKERS)], dash)
-    return given
+    taken: dict[str, tuple[Any, str]] = {}
+    for name, contender in named.items():
+        own = product(DASHES[:1], _PREFERRED.get(contender, ()))
+        _take(taken, name, own, looks)
+    for name, contender in named.items():
+        if name not in taken:
+            dashed = product(DASHES, _PREFERRED.get(contender, PALETTE))
+            _take(taken, name, [*product(DASHES[:1], PALETTE), *dashed, *looks], looks)
+    found = {}
+    for index, name in enumerate(named):
+        dash, colour = taken.get(name, (DASHES[-1], GREY))
+        found[name] = Style(colour, MARKERS[index % len(MARKERS)], dash)
+    return found
+
+
+def _take(
+    taken: dict[str, tuple[Any, str]],
+    name: str,
+    wanted: Iterable[tuple[Any, str]],
+    looks: list[tuple[Any, str]],
+) -> None:
+    """Give the first wanted look that is still free, if any."""
+    look = next((w for w in wanted if w in looks), None)
+    if look is not None:
+        looks.remove(look)
+        taken[name] = look
 
 
 def failure_order(statuses: Iterable[str]) -> list[str]:

@@ -134,6 +134,12 @@ def test_a_figure_holds_level_mode_and_setting_fixed(row):
     ]
 
 
+def test_raw_lists_stay_with_the_rows(row):
+    for status in ("ok", "oom"):
+        (case,) = _tidy([row(status=status, kernels=["a"], outliers=[False])])
+        assert {case[name] for name in frames.RAW_LISTS} == {None}
+
+
 def test_the_setting_reads_as_a_sentence(row):
     (case,) = _tidy([row(batch=2, heads=3)])
     assert case["setting"] == "batch 2, 3 heads of 64, depth 2, bfloat16, cuda"

@@ -18,12 +18,15 @@ def test_the_baseline_is_black_and_ena_is_blue():
     assert styles["l"].colour == theme.GREEN
 
 
-def test_a_contender_repeats_its_own_hue_with_dashes_rather_than_take_another_s():
-    linear = [f"l{i}" for i in range(8)]
-    styles = theme.styles([("t", "transformer"), *((n, "linear") for n in linear), ("e", "ena")])
-    assert {styles[n].colour for n in linear} == {theme.GREEN, theme.ORANGE}
-    crowded = theme.styles([*((f"l{i}", "linear") for i in range(20)), ("e", "ena")])
-    assert (crowded["e"].colour, crowded["e"].dash) == (theme.BLUE, theme.DASHES[0])
+def test_a_crowd_takes_free_colours_but_not_those_that_another_contender_prefers():
+    linear = [f"l{i}" for i in range(20)]
+    named = [("t", "transformer"), *((n, "linear") for n in linear), ("e", "ena"), ("f", "ena")]
+    styles = theme.styles(named)
+    solid = [styles[n].colour for n in linear if styles[n].dash == theme.DASHES[0]]
+    assert solid[:2] == [theme.GREEN, theme.ORANGE]
+    assert set(solid) == set(theme.PALETTE) - {theme.BLACK, theme.BLUE, theme.VERMILLION}
+    assert (styles["e"].colour, styles["f"].colour) == (theme.BLUE, theme.VERMILLION)
+    assert {styles[n].colour for n in linear[5:11]} == {theme.GREEN, theme.ORANGE}
 
 
 def test_the_same_series_get_the_same_styles():
