@@ -72,8 +72,8 @@ def _sliding_tile(case: Case) -> Workload:
     def spot_check(output: Tensor) -> SpotCheck:
         num_tiles = case.seq_len // math.prod(case.tile or ())
         tiles = _spread(num_tiles, NUM_SPOT_TILES)
-        heads = [x[-1:, -1:].detach() for x in inputs.values()]
-        tokens, rows = sliding_tile_rows(*heads, tiles, **geometry)
+        q, k, v = (x[-1:, -1:].detach() for x in inputs.values())
+        tokens, rows = sliding_tile_rows(q, k, v, tiles, **geometry)
         return SpotCheck(error=relative_error(output[-1:, -1:, tokens], rows), part="sampled")
 
     return _workload(
@@ -88,9 +88,9 @@ def _attention(case: Case) -> Workload:
     inputs = _qkv(case)
 
     def spot_check(output: Tensor) -> SpotCheck:
-        chosen = torch.tensor(_spread(case.seq_len, NUM_SPOT_ROWS), device=output.device)
-        heads = [x[-1:, -1:].detach() for x in inputs.values()]
-        rows = attention_rows(*heads, chosen)
+        chosen = _spread(case.seq_len, NUM_SPOT_ROWS)
+        q, k, v = (x[-1:, -1:].detach() for x in inputs.values())
+        rows = attention_rows(q, k, v, chosen)
         return SpotCheck(error=relative_error(output[-1:, -1:, chosen], rows), part="sampled")
 
     return _workload(
@@ -129,7 +129,8 @@ def _scan(case: Case) -> Workload:
     }
 
     def run(x: Tensor) -> Tensor:
-        return scan_merge(scan_split(x, **keywords), **keywords)
+        merged: Tensor = scan_merge(scan_split(x, **keywords), **keywords)
+        return merged
 
     def reference(x: Tensor) -> Tensor:
         return x * scan_passes(scan) if case.scan_variant == "fixed" else run(x)

@@ -63,11 +63,12 @@ class Case:
         if self.tile is not None:
             try:
                 tile_grid(self.canvas, self.tile)
-                if self.window is None:
+                window = self.window
+                if window is None:
                     target = self.sparsity_target or 0.0
                     window = window_for_sparsity(self.canvas, self.tile, target)
                     object.__setattr__(self, "window", window)
-                attended_fraction(self.canvas, self.tile, self.window)
+                attended_fraction(self.canvas, self.tile, window)
             except ShapeError as err:
                 raise UsageError.from_shape(err) from err
 
@@ -132,9 +133,12 @@ class Case:
     @classmethod
     def from_dict(cls, values: dict[str, Any]) -> Self:
         names = {f.name for f in fields(cls)}
-        return cls(
-            **{k: tuple(v) if isinstance(v, list) else v for k, v in values.items() if k in names}
-        )
+        known: dict[str, Any] = {
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in values.items()
+            if name in names
+        }
+        return cls(**known)
 
     def with_(self, **changes: Any) -> Self:
         """A copy with some fields changed; a changed canvas or tile chooses its window anew."""

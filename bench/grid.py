@@ -275,11 +275,13 @@ def _tiles_and_windows(
                 expected="every canvas side to be a multiple of the tile side",
                 try_=f"--canvas {shape_text(fitting)}",
             )
-    if not tiles and (default is None or any(n % t for n, t in zip(canvas, default, strict=True))):
+    if not tiles and default and not any(n % t for n, t in zip(canvas, default, strict=True)):
+        tiles = [default]
+    if not tiles:
         yield None, None
         return
-    windows = _of_rank(block, "window", len(canvas)) or [None]
-    yield from product(tiles or [default], windows)
+    windows: Sequence[Shape | None] = _of_rank(block, "window", len(canvas)) or [None]
+    yield from product(tiles, windows)
 
 
 def _of_rank(block: Block, axis: str, ndim: int) -> list[Shape]:

@@ -186,7 +186,7 @@ def _kernels(contender: Contender, case: Case, timed: TimedCall) -> dict[str, An
         "kernels": list(ran.kernels),
         "num_kernels": ran.num_kernels,
         "kernel_fingerprint": ran.digest,
-        "autotune": fingerprint.autotune_choices(),
+        "autotune": fingerprint.autotune_choices(ran.kernels),
     }
 
 

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from bench.timers import no_reset
 from bench.workload import Workload
 
 
@@ -27,11 +28,11 @@ def timed_call(workload: Workload, mode: str) -> TimedCall:
 
 
 def _forward(workload: Workload) -> TimedCall:
-    @torch.no_grad()
     def run() -> Tensor:
-        return workload.run()
+        with torch.no_grad():
+            return workload.run()
 
-    return TimedCall(run=run, reset=lambda: None)
+    return TimedCall(run=run, reset=no_reset)
 
 
 def _backward(workload: Workload) -> TimedCall:
@@ -39,16 +40,17 @@ def _backward(workload: Workload) -> TimedCall:
     gradient = torch.randn_like(output)
 
     def run() -> None:
-        output.backward(gradient, retain_graph=True)
+        torch.autograd.backward(output, gradient, retain_graph=True)
 
     return TimedCall(run=run, reset=lambda: forget_gradients(workload))
 
 
 def _both(workload: Workload) -> TimedCall:
-    gradient = torch.randn_like(_forward(workload).run())  # type: ignore[arg-type]
+    with torch.no_grad():
+        gradient = torch.randn_like(workload.run())
 
     def run() -> None:
-        workload.run().backward(gradient)
+        torch.autograd.backward(workload.run(), gradient)
 
     return TimedCall(run=run, reset=lambda: forget_gradients(workload))
 

@@ -70,12 +70,13 @@ def module_workload(
     """A module on hidden states ``[B, L, model_dim]``, with its weights in the case's dtype.
 
     Args:
-        make: Builds the module; it is moved to the case's device and dtype.
+        make: Builds the module; on the case's device and then in its dtype.
         exact: Builds a module with the same parameters that computes the same function plainly; it
             runs in float64 and is the truth. Default: `make`, which checks rounding only.
         exact_at_full_size: The same for long sequences. Default: `exact`.
     """
-    module = make().to(device=case.device, dtype=dtype_of(case))
+    with torch.device(case.device):
+        module = make().to(dtype_of(case))
     x = normal(case, case.batch, case.seq_len, case.model_dim)
     exact = exact or make
 
@@ -120,9 +121,10 @@ def dtype_of(case: Case) -> torch.dtype:
 
 
 def _in_float64(make: Callable[[], nn.Module], case: Case) -> nn.Module:
-    """Build a module without drawing from the generator that its forward may draw from."""
-    with torch.random.fork_rng(devices=[]):
-        return make().to(device=case.device, dtype=torch.float64)
+    """Build a module without drawing from the generators that its forward may draw from."""
+    gpus = [torch.cuda.current_device()] if case.device == "cuda" else []
+    with torch.random.fork_rng(devices=gpus), torch.device(case.device):
+        return make().to(torch.float64)
 
 
 def _is_affordable(case: Case) -> bool:

@@ -6,6 +6,14 @@ Names load on first use, so `ena_kernels.canvas` works where torch is not instal
 import sys
 from importlib import import_module
 from types import ModuleType
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from ena_kernels.attention.api import attention
+    from ena_kernels.delta_rule.api import delta_rule, delta_rule_step
+    from ena_kernels.errors import ShapeError, UnsupportedError
+    from ena_kernels.scans.api import scan_merge, scan_split
+    from ena_kernels.sliding_tile.api import sliding_tile
 
 _HOMES = {
     "ShapeError": "errors",
@@ -18,7 +26,16 @@ _HOMES = {
     "sliding_tile": "sliding_tile.api",
 }
 
-__all__ = sorted(_HOMES)
+__all__ = [
+    "ShapeError",
+    "UnsupportedError",
+    "attention",
+    "delta_rule",
+    "delta_rule_step",
+    "scan_merge",
+    "scan_split",
+    "sliding_tile",
+]
 
 
 class _Package(ModuleType):

@@ -139,4 +139,6 @@ def test_dense_attention_in_ena_runs_at_sparsity_zero_only():
         scan="uni",
     )
     assert dense.why_not(case.with_(sparsity_target=0.0)) is None
-    assert dense.why_not(case.with_(sparsity_target=0.5)) == "full attention runs at sparsity 0 only"
+    assert (
+        dense.why_not(case.with_(sparsity_target=0.5)) == "full attention runs at sparsity 0 only"
+    )

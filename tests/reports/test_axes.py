@@ -42,6 +42,10 @@ def test_every_value_axis_has_a_few_ticks_inside_its_limits(low, factor):
         assert all(low * 0.999 <= t <= high * 1.001 for t in ticks)
 
 
+def test_a_short_axis_still_has_ticks_to_read_values_from():
+    assert axes.decimal_ticks(0.37, 1.27) == pytest.approx([0.4, 0.5, 0.6, 0.8, 1.0, 1.2])
+
+
 def test_lengths_are_their_own_ticks():
     assert axes.length_ticks([4096, 1024, 4096]) == [1024, 4096]
     assert axes.length_ticks([2048]) == [2048]

@@ -70,7 +70,8 @@ def test_a_round_that_failed_beside_a_success_becomes_a_warning(row):
 
 @pytest.mark.parametrize("status", ["incorrect", "fallback"])
 def test_a_case_that_was_wrong_once_has_no_latency(row, status):
-    (case,) = _tidy([row(), row(round=1, status=status, reason="no")])
+    wrong = row(round=1, status=status, reason="no") | {"latency_ms": 1.0, "tokens_per_s": 9.0}
+    (case,) = _tidy([row(), wrong])
     assert case["status"] == status
     assert case["latency_ms"] is None
     assert case["tokens_per_s"] is None
