@@ -68,7 +68,8 @@ def twin_of(case: Case, contender: Contender) -> Case:
     """
     keeps_heads = case.device == "cuda" or (case.scan or "").startswith("mh")
     heads = case.heads if keeps_heads else min(case.heads, 2)
-    small = {"batch": 2, "heads": heads, "depth": min(case.depth, 2), "mode": "fwdbwd"}
+    mode = "fwd" if contender.modes == ("fwd",) else "fwdbwd"
+    small = {"batch": 2, "heads": heads, "depth": min(case.depth, 2), "mode": mode}
     if case.tile is not None:
         grid = TWIN_TILES[case.ndim]
         canvas = tuple(g * t for g, t in zip(grid, case.tile, strict=True))
@@ -103,19 +104,29 @@ def shuffle_inputs(workload: Workload) -> None:
 
 
 def check_twin(contender: Contender, twin: Case, seed: int) -> Agreement:
-    """Compare output and every gradient of a small case with float64."""
+    """Compare the output of a small case with float64, and every gradient unless it is `fwd`.
+
+    Raises:
+        Incorrect: the output has another shape.
+    """
     torch.manual_seed(seed)
     workload = contender.workload(twin)
+    if twin.mode == "fwd":
+        for leaf in workload.leaves.values():
+            leaf.requires_grad_(False)
     torch.manual_seed(seed)
     output = workload.run()
     gradient = torch.randn_like(output)
-    torch.autograd.backward(output, gradient)
+    if workload.trainable:
+        torch.autograd.backward(output, gradient)
     actual = {name: leaf.grad for name, leaf in workload.trainable.items()}
     forget_gradients(workload)
     exact = _as_float64(workload)
     torch.manual_seed(seed)
     expected = workload.reference(exact)
-    torch.autograd.backward(expected, gradient.double())
+    forward = relative_error(output, expected)
+    if workload.trainable:
+        torch.autograd.backward(expected, gradient.double())
     errors = {
         name: math.nan if got is None else relative_error(got, _gradient(exact[name]))
         for name, got in actual.items()
@@ -124,7 +135,7 @@ def check_twin(contender: Contender, twin: Case, seed: int) -> Agreement:
         errors, key=lambda n: math.inf if math.isnan(errors[n]) else errors[n], default=None
     )
     return Agreement(
-        forward=relative_error(output, expected),
+        forward=forward,
         gradient=None if worst is None else errors[worst],
         worst_gradient=worst,
         forward_budget=forward_budget(twin),

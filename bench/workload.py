@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from bench.case import Case
 from bench.cost import cost
+from bench.outcome import Incorrect
 
 AFFORDABLE_FLOPS = {"cuda": 4e13, "cpu": 2e10}
 """Largest forward, in useful FLOPs, that is repeated in float64 at full size: about a second."""
@@ -104,7 +105,14 @@ def module_workload(
 
 
 def relative_error(actual: Tensor, expected: Tensor) -> float:
-    """``||actual - expected|| / ||expected||`` in float64; NaN wherever `actual` is not finite."""
+    """``||actual - expected|| / ||expected||`` in float64; NaN wherever `actual` is not finite.
+
+    Raises:
+        Incorrect: the shapes differ; broadcasting would hide it.
+    """
+    if actual.shape != expected.shape:
+        shapes = tuple(actual.shape), tuple(expected.shape)
+        raise Incorrect(f"output has shape {shapes[0]}, float64 has {shapes[1]}")
     difference = (actual.detach().double() - expected.detach().double()).norm()
     return float(difference / expected.detach().double().norm().clamp_min(1e-30))
 

@@ -1,0 +1,136 @@
+"""A module becomes a workload whose truth is what it was told to be, drawn alike on both sides."""
+
+import math
+
+import pytest
+import torch
+from torch import nn
+
+from bench import verify, workload
+from bench.case import Case
+from bench.contenders import Contender
+from bench.outcome import Incorrect
+from bench.workload import dtype_of, module_workload, normal, relative_error
+
+CASE = Case(
+    level="layer",
+    contender="gated",
+    impl="eager",
+    mode="fwdbwd",
+    canvas=(7,),
+    batch=3,
+    heads=2,
+    head_dim=5,
+)
+
+
+class Gated(nn.Module):
+    """``factor * x @ weight``, a little noise drawn in every forward if asked for."""
+
+    def __init__(self, factor=1.0, noise=0.0):
+        super().__init__()
+        self.weight = nn.Parameter(torch.randn(10, 10))
+        self.factor, self.noise = factor, noise
+
+    def forward(self, x):
+        keep = torch.rand(x.shape[-1]) < 0.5 if self.noise else 1.0
+        return self.factor * (x * keep) @ self.weight
+
+
+def contender_of(make, **exact):
+    return Contender(
+        level="layer",
+        name="gated",
+        impl="eager",
+        build=lambda case: module_workload(case, make, **exact),
+    )
+
+
+def test_inputs_are_hidden_states_that_ask_for_gradients_in_the_dtype_of_the_case():
+    built = module_workload(CASE.with_(dtype="bfloat16"), Gated)
+    assert built.inputs["x"].shape == (3, 7, 10)
+    assert {leaf.dtype for leaf in built.leaves.values()} == {torch.bfloat16}
+    assert list(built.trainable) == ["x", "weight"]
+    assert built.run().shape == (3, 7, 10)
+
+
+def test_values_are_seeded_normal_and_never_constant():
+    torch.manual_seed(3)
+    first = normal(CASE, 40, 50)
+    torch.manual_seed(3)
+    again = normal(CASE, 40, 50)
+    assert torch.equal(first, again)
+    assert first.is_leaf
+    assert abs(first.mean().item()) < 0.1
+    assert abs(first.std().item() - 1) < 0.1
+    assert dtype_of(CASE.with_(dtype="float16")) is torch.float16
+
+
+def test_the_default_truth_is_the_module_itself_in_float64():
+    agreement = verify.check_twin(contender_of(lambda: Gated(factor=3.0)), CASE, 0)
+    assert agreement.budget_used < 1
+    assert agreement.forward > 0
+
+
+@pytest.mark.parametrize("factor", [1.5, -1.0])
+def test_exact_is_the_truth_of_the_twin(factor):
+    plain = contender_of(lambda: Gated(factor=factor), exact=Gated)
+    agreement = verify.check_twin(plain, CASE, 0)
+    assert agreement.forward == pytest.approx(abs(factor - 1), rel=1e-4)
+    assert agreement.gradient == pytest.approx(abs(factor - 1), rel=1e-4)
+
+
+def test_exact_is_the_truth_at_full_size_unless_another_is_named():
+    for exact, error in (
+        ({}, 0.0),
+        ({"exact": lambda: Gated(factor=2.0)}, 0.5),
+        ({"exact": Gated, "exact_at_full_size": lambda: Gated(factor=4.0)}, 0.75),
+    ):
+        built = module_workload(CASE, Gated, **exact)
+        spot = built.spot_check(built.run())
+        assert spot.error == pytest.approx(error, abs=1e-5)
+        assert spot.part == "full"
+
+
+def test_random_draws_of_a_forward_are_the_same_in_its_truth():
+    noisy = contender_of(lambda: Gated(noise=1.0))
+    for seed in range(5):
+        assert verify.check_twin(noisy, CASE, seed).budget_used < 1
+        built = noisy.workload(CASE)
+        output = verify.seeded_output(built, seed)
+        assert verify.check_full(built, CASE, output, seed).error < 1e-5
+
+
+def test_a_forward_that_ignores_the_seed_is_far_from_its_truth():
+    noisy = contender_of(lambda: Gated(noise=1.0)).workload(CASE)
+    torch.manual_seed(1)
+    output = noisy.run()
+    torch.manual_seed(2)
+    assert noisy.spot_check(output).error > 0.1
+
+
+def test_a_full_size_that_would_take_minutes_is_not_repeated_in_float64(monkeypatch):
+    dear = CASE.with_(contender="transformer", canvas=(17,))
+    unknown = CASE.with_(canvas=(17,))
+    for case in (dear, unknown):
+        built = module_workload(case, Gated)
+        assert built.spot_check(built.run()) is not None
+    monkeypatch.setitem(workload.AFFORDABLE_FLOPS, "cpu", 1e3)
+    monkeypatch.setattr(workload, "AFFORDABLE_TOKENS", 50)
+    for case in (dear, unknown):
+        built = module_workload(case, Gated)
+        assert built.spot_check(built.run()) is None
+
+
+def test_the_relative_error_of_a_tensor():
+    expected = torch.tensor([3.0, 0.0, 4.0])
+    assert relative_error(torch.tensor([3.0, 1.0, 4.0]), expected) == pytest.approx(0.2)
+    assert relative_error(expected, expected) == 0
+    assert math.isnan(relative_error(torch.tensor([3.0, math.nan, 4.0]), expected))
+    small = relative_error(torch.tensor([1e-3, 0.0]), torch.zeros(2))
+    assert small > 1, "a truth of zeros allows nothing"
+
+
+def test_tensors_of_different_shapes_never_agree():
+    with pytest.raises(Incorrect, match=r"output has shape \(1, 5\), float64 has \(3, 5\)"):
+        relative_error(torch.ones(1, 5), torch.ones(3, 5))
