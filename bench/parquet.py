@@ -1,6 +1,7 @@
 """Rows as parquet bytes and back, with every reason why a file cannot be trusted."""
 
 import io
+import os
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from bench.errors import StorageError
 from bench.row import SCHEMA_VERSION, arrow_schema
 
 _BATCH_FILES = 64
-_NUM_READERS = 4
+_MOST_READERS = 4
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,7 +39,7 @@ def read_all(files: Sequence[Path]) -> Iterator[pa.Table | Unreadable]:
 
     # decoding a hundred columns takes a millisecond a file, and lets other threads run
     batches = [files[i : i + _BATCH_FILES] for i in range(0, len(files), _BATCH_FILES)]
-    with ThreadPoolExecutor(_NUM_READERS) as pool:
+    with ThreadPoolExecutor(min(_MOST_READERS, os.cpu_count() or 1)) as pool:
         for tables in pool.map(read_batch, batches):
             yield from tables
 
