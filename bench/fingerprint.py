@@ -10,8 +10,10 @@ import json
 import os
 import re
 import sys
+import warnings
 from collections import defaultdict
 from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from functools import cache
 from typing import Any
@@ -106,7 +108,14 @@ def profiled_events(call: Call, device: str, *, profile_memory: bool = False) ->
     from torch.profiler import ProfilerActivity, profile
 
     activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
-    with profile(activities=[activity], profile_memory=profile_memory) as profiler:
+    with ExitStack() as stack:
+        with warnings.catch_warnings():
+            # torch 2.11 warns that a next cycle would clear this one, and there is none; the remedy
+            # it names, acc_events, takes ten times as long: it turns all events into objects
+            warnings.filterwarnings("ignore", "Warning: Profiler clears events", UserWarning)
+            profiler = stack.enter_context(
+                profile(activities=[activity], profile_memory=profile_memory)
+            )
         call()
         if device == "cuda":
             torch.cuda.synchronize()

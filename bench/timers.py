@@ -30,10 +30,14 @@ class Sample(NamedTuple):
 
 
 class Timer(Protocol):
-    """A way to take samples of one call; `num_calls` counts those made to calibrate as well."""
+    """A way to take samples of one call; `num_calls` counts those made to calibrate as well.
+
+    `samples` takes any number, and does it best in multiples of `batch_size`.
+    """
 
     name: ClassVar[str]
     warmup_share: float
+    batch_size: int
     calls_per_sample: int
     num_calls: int
 
@@ -70,6 +74,7 @@ class WallTimer:
         self._clock_ns = clock_ns
         self._synchronize = _synchronization(device)
         self.warmup_share = 1.0 if device == "cuda" else CPU_WARMUP_SHARE
+        self.batch_size = 1
         self.num_calls = 0
         self.calls_per_sample = 1 if device == "cuda" else self._enough_calls()
 
@@ -132,14 +137,11 @@ class EventTimer:
         self.warmup_share = 1.0
         self._events = _queued_events()
         self.num_calls = self._events.calibrate(call, reset)
+        self.batch_size = self._events.batch_size
 
     def samples(self, n: int) -> list[Sample]:
         self.num_calls += n
-        taken = []
-        for _ in range(n):
-            self._reset()
-            taken.append(self._events.time(self._call))
-        return taken
+        return self._events.samples(self._call, self._reset, n)
 
     def close(self) -> None:
         """Free the buffer that flushes L2."""
@@ -161,10 +163,11 @@ class GraphTimer:
         self._graph, num_eager = _capture(call, reset)
         self._events = _queued_events()
         self.num_calls = num_eager + self._events.calibrate(self._graph.replay, no_reset)
+        self.batch_size = self._events.batch_size
 
     def samples(self, n: int) -> list[Sample]:
         self.num_calls += n
-        return [self._events.time(self._graph.replay) for _ in range(n)]
+        return self._events.samples(self._graph.replay, no_reset, n)
 
     def close(self) -> None:
         """Free the graph's private memory and the buffer that flushes L2."""
@@ -180,8 +183,9 @@ class QueuedEvents:
     """Time the GPU alone: queue all work behind a spinning kernel, then let it run.
 
     The spin lasts as long as the host needs to queue the work, so the GPU never waits for the host
-    between two launches. One call is queued per spin: the launch queue is finite (1024 launches on
-    an H100), and a full one stops the host until the spin ends.
+    between two launches. Up to `largest_batch` calls share a spin, because a GPU that spins or idles
+    between calls draws less power, and may clock higher, than one at work. The launch queue is
+    finite (1024 launches on an H100), and a full one stops the host until the spin ends.
 
     Args:
         cuda: `torch.cuda`, or something that behaves like it.
@@ -194,35 +198,50 @@ class QueuedEvents:
     longest_spin_s: ClassVar[float] = 0.25
     growth: ClassVar[float] = 8.0
     calibration_s: ClassVar[float] = 0.2
+    largest_batch: ClassVar[int] = 32
+    batch_s: ClassVar[float] = 20e-3
+    tries_per_batch_size: ClassVar[int] = 3
 
     def __init__(self, cuda: Any, flush: Call, now: Now = time.perf_counter) -> None:
         self._cuda = cuda
         self._flush = flush
         self._now = now
-        self._start = cuda.Event(enable_timing=True)
-        self._end = cuda.Event(enable_timing=True)
+        self._pairs = [self._event_pair()]
         self._cycles_per_s = self._spin_rate()
         self._host_s = 0.0
+        self._work_s = 0.0
+        self.batch_size = 1
         self.spin_s = self.least_spin_s
         self._limit_s = self.longest_spin_s
 
-    def time(self, launch: Call) -> Sample:
-        """One sample from an idle stream; a spin that proved too short is lengthened."""
-        began = self._now()
-        self._cuda._sleep(int(self.spin_s * self._cycles_per_s))
-        self._flush()
-        self._start.record()
-        launch()
-        self._end.record()
-        is_exposed = bool(self._start.query())
-        self._host_s = self._now() - began
-        self._end.synchronize()
-        if is_exposed:
-            self.spin_s = min(self.margin * self.spin_s, self._limit_s)
-        return Sample(self._start.elapsed_time(self._end), is_exposed)
+    def samples(self, launch: Call, reset: Call, n: int) -> list[Sample]:
+        """This many samples in order, in batches from an idle stream; each call after a reset."""
+        taken: list[Sample] = []
+        while len(taken) < n:
+            taken += self._batch(launch, reset, min(self.batch_size, n - len(taken)))
+        return taken
 
     def calibrate(self, launch: Call, reset: Call) -> int:
-        """Find a spin that hides the host, in a bounded time; return how many calls it took.
+        """Find a batch and a spin that hides the host; return how many calls it took.
+
+        Batches double as long as nothing is exposed and both work and spin stay short.
+        """
+        num_calls, is_hidden = self._fit_spin(launch, reset)
+        while is_hidden and self._may_double():
+            smaller = self.batch_size, self.spin_s, self._limit_s
+            self.batch_size, self.spin_s = 2 * self.batch_size, 2 * self.spin_s
+            num_more, is_hidden = self._fit_spin(launch, reset)
+            num_calls += num_more
+            if not is_hidden:
+                self.batch_size, self.spin_s, self._limit_s = smaller
+        return num_calls
+
+    def _may_double(self) -> bool:
+        longest_s = max(self._work_s, self.spin_s)
+        return self.batch_size < self.largest_batch and 2 * longest_s <= self.batch_s
+
+    def _fit_spin(self, launch: Call, reset: Call) -> tuple[int, bool]:
+        """Fit the spin to this batch in a bounded time; the calls it took, and whether it hides.
 
         Work that waits for the GPU, or has more launches than the queue holds, cannot be hidden
         by any spin: it keeps the first estimate, and its samples say that they are exposed.
@@ -230,18 +249,46 @@ class QueuedEvents:
         began = self._now()
         estimates_s: list[float] = []
         while True:
-            reset()
-            sample = self.time(launch)
+            is_exposed = self._batch(launch, reset, self.batch_size)[0].is_exposed
             wanted_s = self.margin * self._host_s + self.least_spin_s
             estimates_s.append(min(wanted_s, self.longest_spin_s))
-            if not sample.is_exposed:
+            num_tries = len(estimates_s)
+            if not is_exposed:
                 self.spin_s = estimates_s[-1]
                 self._limit_s = min(self.growth * self.spin_s, self.longest_spin_s)
-                return len(estimates_s)
-            if self._now() - began > self.calibration_s:
+                return num_tries * self.batch_size, True
+            is_last = self.batch_size > 1 and num_tries == self.tries_per_batch_size
+            if is_last or self._now() - began > self.calibration_s:
                 self.spin_s = self._limit_s = estimates_s[0]
-                return len(estimates_s)
+                return num_tries * self.batch_size, False
             self.spin_s = max(self.spin_s, estimates_s[-1])
+
+    def _batch(self, launch: Call, reset: Call, n: int) -> list[Sample]:
+        """Samples behind one spin; one that proved too short exposes them all and is lengthened."""
+        self._pairs += [self._event_pair() for _ in range(n - len(self._pairs))]
+        pairs = self._pairs[:n]
+        first, last = pairs[0][0], pairs[-1][1]
+        reset()
+        began = self._now()
+        self._cuda._sleep(int(self._spin_s_for(n) * self._cycles_per_s))
+        for start, end in pairs:
+            if start is not first:
+                reset()
+            self._flush()
+            start.record()
+            launch()
+            end.record()
+        is_exposed = bool(first.query())
+        self._host_s = self._now() - began
+        last.synchronize()
+        self._work_s = 1e-3 * first.elapsed_time(last)
+        if is_exposed:
+            self.spin_s = min(self.margin * self.spin_s, self._limit_s)
+        return [Sample(start.elapsed_time(end), is_exposed) for start, end in pairs]
+
+    def _spin_s_for(self, n: int) -> float:
+        """A smaller batch needs its share and what does not shrink with it."""
+        return min(self.spin_s, self.spin_s * n / self.batch_size + self.least_spin_s)
 
     def close(self) -> None:
         """Let go of the memory behind the flush."""
@@ -250,14 +297,18 @@ class QueuedEvents:
     def _spin_rate(self) -> float:
         """Cycles per second of the spin at the clock the GPU has now, the faster of two tries."""
         cycles = 1_000_000
+        start, end = self._pairs[0]
         rates: list[float] = []
         for _ in range(2):
-            self._start.record()
+            start.record()
             self._cuda._sleep(cycles)
-            self._end.record()
-            self._end.synchronize()
-            rates.append(1e3 * cycles / self._start.elapsed_time(self._end))
+            end.record()
+            end.synchronize()
+            rates.append(1e3 * cycles / start.elapsed_time(end))
         return max(rates)
+
+    def _event_pair(self) -> tuple[Any, Any]:
+        return self._cuda.Event(enable_timing=True), self._cuda.Event(enable_timing=True)
 
 
 def _queued_events() -> QueuedEvents:
@@ -291,11 +342,24 @@ def _capture(call: Call, reset: Call) -> tuple[Any, int]:
         # a capture that fails leaves its stream current; the outer context puts ours back
         with cuda.stream(here), cuda.graph(graph, stream=aside):
             call()
-    except torch.OutOfMemoryError:
-        raise
     except RuntimeError as err:
+        _free_generator()
+        if isinstance(err, torch.OutOfMemoryError):
+            raise
         raise _not_capturable(err) from err
     return graph, num_eager
+
+
+def _free_generator() -> None:
+    """Give CUDA's random numbers a state that no capture holds, at the same place in the stream.
+
+    Up to torch 2.11 a capture that cannot be ended keeps the state that it had marked as its own,
+    and every later draw raises.
+    """
+    import torch
+
+    generator: Any = torch.cuda.default_generators[torch.cuda.current_device()]
+    generator.graphsafe_set_state(generator.clone_state())
 
 
 @cache

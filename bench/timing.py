@@ -4,6 +4,7 @@ import time
 from collections.abc import Callable
 from contextlib import closing
 from dataclasses import asdict, dataclass, fields
+from math import ceil
 from typing import Any, Self
 
 from bench import stats
@@ -183,7 +184,7 @@ def _warm_up(timer: Timer, settings: Settings, now: Now) -> None:
     least_s = settings.warmup_s * timer.warmup_share
     most_s = settings.warmup_s * LONGEST_WARMUP
     started = now()
-    batch, last_ms = 1, None
+    batch, last_ms = _whole_batches(timer, 1, settings), None
     while True:
         began = now()
         median_ms = stats.median([s.ms for s in timer.samples(batch)])
@@ -192,7 +193,8 @@ def _warm_up(timer: Timer, settings: Settings, now: Now) -> None:
         if ended - started >= (least_s if is_steady else most_s):
             return
         last_ms = median_ms
-        batch = _fitting(least_s / 4, (ended - began) / batch, settings.max_samples)
+        fitting = _fitting(least_s / 4, (ended - began) / batch, settings.max_samples)
+        batch = _whole_batches(timer, fitting, settings)
 
 
 def _record(
@@ -200,7 +202,7 @@ def _record(
 ) -> tuple[list[Sample], str]:
     taken: list[Sample] = []
     started = now()
-    batch = 1
+    batch = _whole_batches(timer, 1, settings)
     while True:
         new = timer.samples(batch)
         taken += new
@@ -211,8 +213,8 @@ def _record(
         if reason is not None:
             return taken, reason
         wanted = max(settings.min_samples - len(taken), len(taken) // 4)
-        room = min(wanted, settings.max_samples - len(taken))
-        batch = _fitting(settings.budget_s - spent_s, spent_s / len(taken), room)
+        fitting = _fitting(settings.budget_s - spent_s, spent_s / len(taken), wanted)
+        batch = _whole_batches(timer, fitting, settings, num_taken=len(taken))
 
 
 def _stop_reason(samples_ms: list[float], spent_s: float, settings: Settings) -> str | None:
@@ -234,6 +236,11 @@ def _fitting(seconds: float, seconds_each: float, at_most: int) -> int:
     """How many samples fit into a time; at least one."""
     fit = int(seconds / seconds_each) if seconds_each > 0 else at_most
     return max(1, min(fit, at_most))
+
+
+def _whole_batches(timer: Timer, n: int, settings: Settings, num_taken: int = 0) -> int:
+    """At least this many samples in full batches of the timer, as far as there is room."""
+    return min(ceil(n / timer.batch_size) * timer.batch_size, settings.max_samples - num_taken)
 
 
 def _check_timer(name: str) -> None:

@@ -3,6 +3,7 @@
 import json
 import sys
 import types
+import warnings
 
 import pytest
 import torch
@@ -56,6 +57,21 @@ def test_launches_are_counted():
 def test_a_call_that_runs_nothing_has_no_kernels():
     ran = take(lambda: None, "cpu")
     assert (ran.kernels, ran.num_kernels) == ([], 0)
+
+
+def test_a_warning_of_the_profiler_about_further_cycles_is_no_concern(monkeypatch):
+    class Profile(torch.profiler.profile):
+        def __enter__(self):
+            warnings.warn("Warning: Profiler clears events at the end of each cycle.", stacklevel=2)
+            return super().__enter__()
+
+    monkeypatch.setattr(torch.profiler, "profile", Profile)
+    assert "aten::mm" in take(softmax_of_product, "cpu").kernels
+
+
+def test_a_warning_of_the_call_is_passed_on():
+    with pytest.warns(UserWarning, match="Profiler clears events"):
+        take(lambda: warnings.warn("Warning: Profiler clears events", stacklevel=2), "cpu")
 
 
 def test_custom_operators_are_seen_with_what_they_call():

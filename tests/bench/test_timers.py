@@ -1,12 +1,15 @@
 """The timers: the host clock on a fake clock, CUDA events on a simulated GPU."""
 
+from contextlib import nullcontext
 from math import inf
+from types import SimpleNamespace
 
 import pytest
+import torch
 
 from bench import timers
 from bench.errors import EnaBenchError
-from bench.timers import EventTimer, GraphTimer, QueuedEvents, WallTimer, no_reset
+from bench.timers import EventTimer, GraphTimer, QueuedEvents, Sample, WallTimer, no_reset
 
 
 class Clock:
@@ -110,7 +113,7 @@ class Gpu:
     """A stream, a launch queue and a host clock; stands in for `torch.cuda`.
 
     A launch costs the host 5 us. The GPU begins it when it has reached it and the host has queued
-    it; a full queue stops the host until a launch has begun.
+    it; a full queue stops the host until a launch has begun. `log` says what was queued in order.
     """
 
     cycles_per_s = 1.5e9
@@ -122,6 +125,8 @@ class Gpu:
         self.begun_s = []
         self.queue_length = queue_length
         self.num_resets = 0
+        self.busy_s = 0.0
+        self.log = []
 
     def now(self):
         return self.host_s
@@ -132,17 +137,24 @@ class Gpu:
             self.host_s = max(self.host_s, self.begun_s[-int(self.queue_length)])
         self.begun_s.append(max(self.free_s, self.host_s))
         self.free_s = self.begun_s[-1] + seconds
+        self.busy_s += seconds
+        self.log.append("kernel")
 
     def _sleep(self, cycles):
         self.kernel(cycles / self.cycles_per_s)
+        self.busy_s -= cycles / self.cycles_per_s
+        self.log[-1] = "spin"
 
     def flush(self):
         self.kernel(40e-6)
+        self.log[-1] = "flush"
 
     def reset(self):
         self.num_resets += 1
+        self.log.append("reset")
 
     def synchronize(self):
+        self.log.append("synchronize")
         self.host_s = max(self.host_s, self.free_s)
 
     def Event(self, *, enable_timing):
@@ -155,12 +167,14 @@ class Event:
         self.gpu = gpu
 
     def record(self):
+        self.gpu.log.append("event")
         self.at_s = max(self.gpu.host_s, self.gpu.free_s)
 
     def query(self):
         return self.gpu.host_s >= self.at_s
 
     def synchronize(self):
+        self.gpu.log.append("synchronize")
         self.gpu.host_s = max(self.gpu.host_s, self.at_s)
 
     def elapsed_time(self, end):
@@ -169,6 +183,11 @@ class Event:
 
 def queued(gpu: Gpu) -> QueuedEvents:
     return QueuedEvents(gpu, gpu.flush, gpu.now)
+
+
+def one_sample(events: QueuedEvents, launch) -> Sample:
+    (sample,) = events.samples(launch, no_reset, 1)
+    return sample
 
 
 def launches(gpu: Gpu, num: int, kernel_s: float, gap_s: float = 0.0):
@@ -184,7 +203,7 @@ def test_without_a_spin_the_gaps_of_the_host_would_count():
     gpu = Gpu()
     events = queued(gpu)
     events.spin_s = 0.0
-    sample = events.time(launches(gpu, 3, kernel_s=10e-6, gap_s=1e-3))
+    sample = one_sample(events, launches(gpu, 3, kernel_s=10e-6, gap_s=1e-3))
     assert sample.ms > 2.0
     assert sample.is_exposed
 
@@ -194,7 +213,7 @@ def test_calibration_finds_a_spin_that_hides_the_host():
     events = queued(gpu)
     call = launches(gpu, 3, kernel_s=10e-6, gap_s=1e-3)
     events.calibrate(call, gpu.reset)
-    sample = events.time(call)
+    sample = one_sample(events, call)
     assert sample.ms == pytest.approx(0.030)
     assert not sample.is_exposed
 
@@ -202,7 +221,7 @@ def test_calibration_finds_a_spin_that_hides_the_host():
 def test_the_spin_is_no_longer_than_the_host_needs():
     gpu = Gpu()
     events = queued(gpu)
-    events.calibrate(launches(gpu, 2, kernel_s=5e-3), gpu.reset)
+    events.calibrate(launches(gpu, 2, kernel_s=6e-3), gpu.reset)
     assert 20e-6 <= events.spin_s <= 100e-6
 
 
@@ -217,7 +236,7 @@ def test_a_host_that_was_slow_once_does_not_lengthen_the_spin_for_good():
         gpu.kernel(10e-6)
 
     events.calibrate(call, gpu.reset)
-    assert events.spin_s < 1e-3
+    assert events.spin_s / events.batch_size < 1e-3
 
 
 def test_calibration_resets_before_each_call_and_counts_them():
@@ -232,7 +251,7 @@ def test_a_host_that_got_slower_exposes_a_sample_and_lengthens_the_spin():
     events = queued(gpu)
     events.calibrate(launches(gpu, 2, kernel_s=10e-6, gap_s=0.1e-3), gpu.reset)
     slower = launches(gpu, 2, kernel_s=10e-6, gap_s=0.4e-3)
-    exposed = [events.time(slower).is_exposed for _ in range(8)]
+    exposed = [one_sample(events, slower).is_exposed for _ in range(8)]
     assert exposed[0]
     assert not exposed[-1]
     assert exposed == sorted(exposed, reverse=True)
@@ -249,7 +268,7 @@ def test_a_call_that_waits_for_the_gpu_stays_exposed_and_keeps_a_short_spin():
 
     num_calls = events.calibrate(call, gpu.reset)
     assert num_calls < 40
-    assert all(events.time(call).is_exposed for _ in range(20))
+    assert all(one_sample(events, call).is_exposed for _ in range(20))
     assert events.spin_s < 10e-3
 
 
@@ -258,7 +277,7 @@ def test_more_launches_than_the_queue_holds_are_exposed_and_end():
     events = queued(gpu)
     call = launches(gpu, 3000, kernel_s=1e-6)
     events.calibrate(call, gpu.reset)
-    assert all(events.time(call).is_exposed for _ in range(20))
+    assert all(one_sample(events, call).is_exposed for _ in range(20))
     assert events.spin_s < 60e-3
 
 
@@ -268,7 +287,7 @@ def test_the_spin_has_a_longest_length():
     call = launches(gpu, 2, kernel_s=10e-6, gap_s=3.0)
     assert events.calibrate(call, gpu.reset) == 1
     for _ in range(5):
-        events.time(call)
+        one_sample(events, call)
     assert events.spin_s == events.longest_spin_s
 
 
@@ -282,9 +301,131 @@ def test_the_flush_is_queued_before_every_sample_and_outside_the_clock():
         gpu.kernel(0.5)
 
     events = QueuedEvents(gpu, flush, gpu.now)
-    samples = [events.time(launches(gpu, 1, kernel_s=20e-6)) for _ in range(3)]
+    samples = [one_sample(events, launches(gpu, 1, kernel_s=20e-6)) for _ in range(3)]
     assert [s.ms for s in samples] == [pytest.approx(0.020)] * 3
     assert num_flushes == 3
+
+
+def test_a_batch_is_queued_behind_one_spin_and_waited_for_once():
+    gpu = Gpu()
+    events = queued(gpu)
+    events.batch_size = 3
+    gpu.log.clear()
+    events.samples(launches(gpu, 2, kernel_s=7e-6), gpu.reset, 3)
+    call = ["reset", "flush", "event", "kernel", "kernel", "event"]
+    assert gpu.log == ["reset", "spin", *call[1:], *call, *call, "synchronize"]
+
+
+@pytest.mark.parametrize(
+    ("kernel_s", "batch_size"), [(20e-6, 32), (0.9e-3, 16), (3e-3, 4), (9e-3, 2), (12e-3, 1)]
+)
+def test_batches_grow_to_32_calls_or_about_20_ms_of_work(kernel_s, batch_size):
+    gpu = Gpu()
+    events = queued(gpu)
+    call = launches(gpu, 1, kernel_s=kernel_s)
+    events.calibrate(call, gpu.reset)
+    assert events.batch_size == batch_size
+    samples = events.samples(call, gpu.reset, 40)
+    assert [s.ms for s in samples] == [pytest.approx(1e3 * kernel_s)] * 40
+    assert not any(s.is_exposed for s in samples)
+
+
+def test_batches_hold_no_more_launches_than_the_queue():
+    gpu = Gpu(queue_length=1024)
+    events = queued(gpu)
+    call = launches(gpu, 200, kernel_s=1e-6)
+    num_calls = events.calibrate(call, gpu.reset)
+    assert events.batch_size == 4
+    assert num_calls == gpu.num_resets
+    samples = events.samples(call, gpu.reset, 9)
+    assert [s.ms for s in samples] == [pytest.approx(0.200)] * 9
+    assert not any(s.is_exposed for s in samples)
+
+
+def test_batches_of_a_slow_host_stay_so_small_that_the_spin_is_short():
+    gpu = Gpu()
+    events = queued(gpu)
+    call = launches(gpu, 2, kernel_s=10e-6, gap_s=1e-3)
+    events.calibrate(call, gpu.reset)
+    assert 2 <= events.batch_size < 32
+    assert events.spin_s <= 21e-3
+    assert not any(s.is_exposed for s in events.samples(call, gpu.reset, 40))
+
+
+def test_a_host_that_was_slow_once_does_not_keep_batches_small():
+    gpu = Gpu()
+    events = queued(gpu)
+    gaps_s = iter([*[0.0] * 10, 20e-3])
+
+    def call():
+        gpu.kernel(10e-6)
+        gpu.host_s += next(gaps_s, 0.0)
+
+    events.calibrate(call, gpu.reset)
+    assert events.batch_size == 32
+    assert events.spin_s < 5e-3
+
+
+def test_the_gpu_works_nearly_all_the_time_while_short_calls_are_timed():
+    gpu = Gpu()
+    events = queued(gpu)
+    call = launches(gpu, 1, kernel_s=200e-6)
+    events.calibrate(call, gpu.reset)
+    began_s, busy_s = gpu.host_s, gpu.busy_s
+    events.samples(call, gpu.reset, 96)
+    assert gpu.busy_s - busy_s > 0.85 * (gpu.host_s - began_s)
+
+
+@pytest.mark.parametrize(("num", "num_spins"), [(1, 1), (32, 1), (70, 3)])
+def test_any_number_of_samples_comes_in_order_and_none_is_dropped(num, num_spins):
+    gpu = Gpu()
+    events = queued(gpu)
+    events.calibrate(launches(gpu, 1, kernel_s=50e-6), gpu.reset)
+    durations_s = iter([1e-6 * (10 + i) for i in range(num)])
+    gpu.log.clear()
+    samples = events.samples(lambda: gpu.kernel(next(durations_s)), gpu.reset, num)
+    assert [s.ms for s in samples] == [pytest.approx(1e-3 * (10 + i)) for i in range(num)]
+    assert (gpu.log.count("spin"), gpu.log.count("reset")) == (num_spins, num)
+
+
+def test_a_smaller_batch_spins_for_less():
+    gpu = Gpu()
+    events = queued(gpu)
+    call = launches(gpu, 1, kernel_s=50e-6, gap_s=0.1e-3)
+    events.calibrate(call, gpu.reset)
+    began_s = gpu.host_s
+    sample = one_sample(events, call)
+    assert not sample.is_exposed
+    assert gpu.host_s - began_s < 0.2 * events.spin_s
+
+
+def test_one_slow_call_exposes_its_whole_batch_and_no_other():
+    gpu = Gpu()
+    events = queued(gpu)
+    events.calibrate(launches(gpu, 1, kernel_s=20e-6), gpu.reset)
+    gaps_s = iter([*[0.0] * 40, 30e-3])
+
+    def call():
+        gpu.host_s += next(gaps_s, 0.0)
+        gpu.kernel(20e-6)
+
+    exposed = [s.is_exposed for s in events.samples(call, gpu.reset, 96)]
+    assert exposed == [False] * 32 + [True] * 32 + [False] * 32
+
+
+def test_a_slow_reset_lies_outside_the_clock_within_a_batch():
+    gpu = Gpu()
+    events = queued(gpu)
+
+    def reset():
+        gpu.host_s += 0.3e-3
+
+    call = launches(gpu, 1, kernel_s=20e-6)
+    events.calibrate(call, reset)
+    assert events.batch_size > 1
+    samples = events.samples(call, reset, 50)
+    assert [s.ms for s in samples] == [pytest.approx(0.020)] * 50
+    assert not any(s.is_exposed for s in samples)
 
 
 @pytest.fixture
@@ -302,8 +443,9 @@ def test_events_reset_before_every_call_and_count_them_all(gpu):
         gpu.kernel(30e-6)
 
     timer = EventTimer(call, lambda: order.append("reset"), "cuda")
-    assert [s.ms for s in timer.samples(3)] == [pytest.approx(0.030)] * 3
+    assert [s.ms for s in timer.samples(45)] == [pytest.approx(0.030)] * 45
     assert order == ["reset", "call"] * timer.num_calls
+    assert timer.batch_size == 32
 
 
 class Graph:
@@ -324,8 +466,9 @@ def test_a_graph_is_replayed_and_freed(gpu, monkeypatch):
     graph, resets = Graph(gpu), []
     monkeypatch.setattr(timers, "_capture", lambda call, reset: (graph, 3))
     timer = GraphTimer(lambda: None, lambda: resets.append("reset"), "cuda")
-    assert [s.ms for s in timer.samples(2)] == [pytest.approx(0.020)] * 2
+    assert [s.ms for s in timer.samples(45)] == [pytest.approx(0.020)] * 45
     assert timer.num_calls == 3 + graph.num_replays
+    assert timer.batch_size == 32
     assert resets == []
     timer.close()
     assert graph.is_freed
@@ -339,3 +482,58 @@ def test_a_failed_capture_names_what_broke_it_and_not_how_it_ended():
     assert isinstance(shown, EnaBenchError)
     assert shown.wrong.endswith("CUDA graph: operation not permitted when stream is capturing")
     assert "--timer events" in shown.try_
+
+
+class Generator:
+    """A CUDA generator: its state belongs to a capture from its begin to its successful end."""
+
+    def __init__(self, is_captured=False, offset=12):
+        self.is_captured, self.offset = is_captured, offset
+
+    def clone_state(self):
+        return Generator(offset=self.offset)
+
+    def graphsafe_set_state(self, other):
+        self.is_captured, self.offset = other.is_captured, other.offset
+
+
+class BrokenCapture:
+    """Stands in for `torch.cuda.graph` around a call that ends its own capture."""
+
+    generator = Generator()
+
+    def __init__(self, graph, *, stream):
+        pass
+
+    def __enter__(self):
+        self.generator.is_captured = True
+
+    def __exit__(self, *_):
+        raise self.error
+
+
+@pytest.mark.parametrize(
+    ("error", "raised"),
+    [
+        (RuntimeError("operation failed"), EnaBenchError),
+        (torch.OutOfMemoryError("out of memory"), torch.OutOfMemoryError),
+    ],
+)
+def test_after_a_failed_capture_random_numbers_go_on(monkeypatch, error, raised):
+    stream = SimpleNamespace(wait_stream=lambda other: None)
+    monkeypatch.setattr(BrokenCapture, "generator", Generator())
+    monkeypatch.setattr(BrokenCapture, "error", error, raising=False)
+    monkeypatch.setattr(timers, "_side_stream", lambda: stream)
+    for name, value in {
+        "current_stream": lambda: stream,
+        "stream": lambda stream: nullcontext(),
+        "CUDAGraph": object,
+        "graph": BrokenCapture,
+        "default_generators": ["another device's", BrokenCapture.generator],
+        "current_device": lambda: 1,
+    }.items():
+        monkeypatch.setattr(torch.cuda, name, value)
+    with pytest.raises(raised):
+        timers._capture(lambda: None, no_reset)
+    assert not BrokenCapture.generator.is_captured
+    assert BrokenCapture.generator.offset == 12

@@ -19,8 +19,9 @@ class FakeTimer:
     name = "fake"
     calls_per_sample = 3
 
-    def __init__(self, durations_ms, *, warmup_share=1.0, exposed=None):
+    def __init__(self, durations_ms, *, warmup_share=1.0, exposed=None, batch_size=1):
         self.durations_ms = iter(durations_ms)
+        self.batch_size = batch_size
         self.warmup_share = warmup_share
         self.exposed = iter(exposed) if exposed is not None else repeat(None)
         self.num_calls = 100
@@ -122,6 +123,21 @@ def test_a_noisy_short_call_stops_at_the_most_samples():
     timer = FakeTimer(alternating(0.01, 0.02))
     result = run(timer, max_samples=37)
     assert (len(result.samples_ms), result.stop_reason) == (37, "budget")
+
+
+@pytest.mark.parametrize(("high_ms", "num_samples"), [(1.001, 16), (1.5, 100)])
+def test_samples_are_taken_in_full_batches_as_far_as_there_is_room(high_ms, num_samples):
+    timer = FakeTimer(alternating(1.0, high_ms), batch_size=8)
+    result = run(timer, min_samples=11, max_samples=100)
+    assert len(result.samples_ms) == num_samples
+    assert [n for n in timer.batches if n % 8] == ([] if num_samples % 8 == 0 else [4])
+
+
+def test_a_batch_is_cut_to_the_most_samples():
+    timer = FakeTimer(alternating(1.0, 1.5), batch_size=32)
+    result = run(timer, min_samples=3, max_samples=5)
+    assert len(result.samples_ms) == 5
+    assert max(timer.batches) == 5
 
 
 def test_fewest_samples_are_taken_even_over_budget():
