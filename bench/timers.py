@@ -183,9 +183,9 @@ class QueuedEvents:
     """Time the GPU alone: queue all work behind a spinning kernel, then let it run.
 
     The spin lasts as long as the host needs to queue the work, so the GPU never waits for the host
-    between two launches. Up to `largest_batch` calls share a spin, because a GPU that spins or idles
-    between calls draws less power, and may clock higher, than one at work. The launch queue is
-    finite (1024 launches on an H100), and a full one stops the host until the spin ends.
+    between two launches. Up to `largest_batch` calls share a spin, because a GPU that waits between
+    calls draws less power, and may clock higher, than one at work. The launch queue is finite (1024
+    launches on an H100), and a full one stops the host until the spin ends.
 
     Args:
         cuda: `torch.cuda`, or something that behaves like it.

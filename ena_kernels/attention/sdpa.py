@@ -47,8 +47,9 @@ def _check_cuda(
         warnings.simplefilter("always")
         can_run(params, True)
     reasons = " ".join(str(warning.message).partition(" (Triggered")[0] for warning in caught)
+    reason = reasons or f"PyTorch {torch.__version__} does not say why"
     raise UnsupportedError(
-        f"impl {impl!r} cannot run q {list(q.shape)} in {q.dtype}: {reasons or 'no reason given'}",
+        f"impl {impl!r} cannot run q {list(q.shape)} in {q.dtype}: {reason}",
         expected="shapes and dtypes that this kernel of PyTorch takes",
         try_="q, k and v in torch.bfloat16 with a head dim of 64, or impl='eager'",
     )

@@ -1,6 +1,7 @@
 """The clock on a real GPU, against `triton.testing.do_bench` and against what must hold."""
 
 import time
+from contextlib import closing
 
 import pytest
 import torch
@@ -8,7 +9,7 @@ from triton.testing import do_bench
 
 from bench import stats
 from bench.errors import EnaBenchError
-from bench.timers import QueuedEvents, no_reset
+from bench.timers import EventTimer, QueuedEvents, no_reset
 from bench.timing import Settings, measure
 
 pytestmark = pytest.mark.gpu
@@ -48,8 +49,9 @@ def test_events_agree_with_do_bench(make):
     for _ in range(3):
         # side by side, so that a change of the GPU's clock meets both
         theirs_ms = do_bench(call, warmup=100, rep=300, return_mode="median")
-        differences.append(abs(median_ms(call) / theirs_ms - 1.0))
-    assert min(differences) < 0.02, differences
+        differences.append(median_ms(call) / theirs_ms - 1.0)
+    shown = ", ".join(f"{difference:+.2%}" for difference in differences)
+    assert min(map(abs, differences)) < 0.02, f"events against do_bench: {shown}"
 
 
 def test_cold_l2_is_slower_than_hot():
@@ -57,7 +59,8 @@ def test_cold_l2_is_slower_than_hot():
     target = torch.empty_like(source)
     events = QueuedEvents(torch.cuda, no_reset)
     events.calibrate(lambda: target.copy_(source), no_reset)
-    hot_ms = stats.median([events.time(lambda: target.copy_(source)).ms for _ in range(50)])
+    hot = events.samples(lambda: target.copy_(source), no_reset, 50)
+    hot_ms = stats.median([sample.ms for sample in hot])
     assert median_ms(lambda: target.copy_(source)) > 1.1 * hot_ms
 
 
@@ -96,6 +99,20 @@ def test_more_launches_than_the_queue_holds_end_and_are_exposed():
     result = timed(call)
     assert len(result.samples_ms) >= 10
     assert result.exposed_fraction > 0.5
+
+
+def test_short_calls_share_a_spin_and_long_ones_do_not():
+    short, long_ = (torch.randn(2**n, device="cuda") for n in (16, 30))
+    batch_sizes = []
+    for x in (short, long_):
+        with closing(
+            EventTimer(lambda x=x: [x.mul_(1.0) for _ in range(8)], no_reset, "cuda")
+        ) as t:
+            assert len(t.samples(t.batch_size + 1)) == t.batch_size + 1
+            batch_sizes.append(t.batch_size)
+    of_short, of_long = batch_sizes
+    assert of_short >= 8
+    assert of_long <= 4
 
 
 def test_an_ordinary_call_is_not_exposed():
@@ -144,11 +161,13 @@ def test_a_graph_of_a_training_step_drops_its_gradients():
 
 def test_a_call_that_cannot_be_captured_raises_and_leaves_cuda_usable():
     x = torch.ones(64, device="cuda")
-    stream = torch.cuda.current_stream()
+    stream, state = torch.cuda.current_stream(), torch.cuda.get_rng_state()
     with pytest.raises(EnaBenchError, match="cannot be captured in a CUDA graph"):
         measure(lambda: x.sum().item(), device="cuda", settings=SETTINGS, timer="graph")
     assert torch.cuda.current_stream() == stream
     assert (x + 1).sum().item() == 128.0
+    assert torch.equal(torch.cuda.get_rng_state(), state)
+    assert torch.randn(64, device="cuda").unique().numel() > 1
 
 
 def test_reset_runs_before_every_call_and_outside_the_clock():
