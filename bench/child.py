@@ -12,12 +12,14 @@ from pathlib import Path
 from typing import Any, BinaryIO
 
 from bench.errors import StorageError
-from bench.protocol import LineBuffer, decode, encode
+from bench.protocol import LineBuffer, ProtocolError, decode, encode
 
 _DEATH_CHECK_S = 0.5
+_PING_S = 10.0
 _GOODBYE_S = 3.0
 _STACK_DUMP_S = 0.3
 _EXCERPT_LINES = 5
+_TAIL_BYTES = 2**16
 
 
 class LateError(Exception):
@@ -69,8 +71,13 @@ class Child:
         self._buffer = LineBuffer()
         self._lines: list[bytes] = []
 
-    def is_alive(self) -> bool:
-        return self._process.poll() is None
+    def is_ready(self) -> bool:
+        """Whether it lives, answers at once, and has left nothing unread from before."""
+        try:
+            self.send({"request": "ping"})
+            return self.receive(time.monotonic() + _PING_S) == {"event": "pong"}
+        except (GoneError, LateError, ProtocolError):
+            return False
 
     def send(self, message: Mapping[str, Any]) -> None:
         """Raises GoneError if nobody is there to read."""
@@ -99,13 +106,13 @@ class Child:
                     raise GoneError(self._cause_of_death())
                 self._lines += self._buffer.feed(data)
             # a grandchild may hold the pipe open after the worker died
-            elif not self.is_alive():
+            elif self._process.poll() is not None:
                 raise GoneError(self._cause_of_death())
         return decode(self._lines.pop(0))
 
     def dump_stacks(self) -> None:
         """Let the worker write to the log where it hangs."""
-        if self.is_alive():
+        if self._process.poll() is None:
             self._process.send_signal(signal.SIGUSR1)
             with contextlib.suppress(subprocess.TimeoutExpired):
                 self._process.wait(_STACK_DUMP_S)
@@ -160,7 +167,8 @@ class Log:
     def excerpt(self) -> str:
         """The lines that tell most, to append to a reason; empty if nothing was written."""
         with self.path.open("rb") as file:
-            file.seek(self._mark_bytes)
+            end_bytes = file.seek(0, os.SEEK_END)
+            file.seek(max(self._mark_bytes, end_bytes - _TAIL_BYTES))
             lines = file.read().decode(errors="replace").splitlines()
         lines = [line.strip() for line in lines]
         lines = [line for line in lines if line and not line.startswith("Extension modules:")]

@@ -181,7 +181,7 @@ class Executor:
 
     def _started(self) -> "tuple[Child, Machine]":
         if self._worker is not None and self.known_machine is not None:
-            if self._worker.is_alive():
+            if self._worker.is_ready():
                 return self._worker, self.known_machine
             self._drop()
         self._log.mark()

@@ -55,7 +55,7 @@ class Channel:
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Serve requests until the parent says quit, closes the pipe or dies."""
+    """Serve requests until the parent closes the pipe or dies."""
     options = _options(arguments)
     _die_with(options.parent)
     faulthandler.enable()
@@ -76,20 +76,24 @@ def main(arguments: Sequence[str] | None = None) -> int:
     gc.freeze()
     with os.fdopen(options.fd_in, "rb") as requests, contextlib.suppress(BrokenPipeError):
         for line in requests:
-            request = decode(line)
-            if request["request"] == "quit":
-                break
-            _answer(request, options, machine, channel)
+            _answer(decode(line), options, machine, channel)
     return 0
 
 
 def _answer(
     request: dict[str, Any], options: argparse.Namespace, machine: Any, channel: Channel
 ) -> None:
-    if request["request"] == "peaks":
-        _answer_peaks(_load(options.peaks), request, channel)
-        return
-    row = _measured(request, options.measure, machine, channel.say)
+    match request["request"]:
+        case "ping":
+            channel.send("pong")
+        case "peaks":
+            _answer_peaks(_load(options.peaks), request, channel)
+        case "measure":
+            _answer_measure(request, options.measure, machine, channel)
+
+
+def _answer_measure(request: dict[str, Any], path: str, machine: Any, channel: Channel) -> None:
+    row = _measured(request, path, machine, channel.say)
     try:
         channel.send("row", row=row)
     except TypeError as err:

@@ -8,6 +8,7 @@ import math
 import os
 import subprocess
 import sys
+import threading
 import time
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -175,6 +176,11 @@ def pipe_wrong_message(row):
     return row
 
 
+def pipe_garbage_afterwards(row):
+    threading.Timer(0.05, pipe_garbage, [row]).start()
+    return row
+
+
 def pipe_closed(row):
     os.close(_events_fd())
     time.sleep(600)
@@ -227,6 +233,7 @@ FAULTS = (
     latency_without_ok,
     prints,
     pipe_garbage,
+    pipe_garbage_afterwards,
     pipe_wrong_message,
     pipe_closed,
     dies_with_child_on_the_pipe,

@@ -15,6 +15,7 @@ import pytest
 
 from bench import executor as executor_module
 from bench.case import Case
+from bench.child import Log
 from bench.errors import EnaBenchError, StorageError, UsageError
 from bench.executor import Executor
 from bench.outcome import LATENCY_COLUMNS
@@ -155,7 +156,7 @@ def test_a_fault_is_a_row_without_latency_and_the_next_case_is_measured(
 
 
 def test_every_fault_of_the_fakes_is_tried(fakes):
-    harmless = {"none", "prints"}
+    harmless = {"none", "prints", "pipe_garbage_afterwards"}
     assert {f.__name__ for f in fakes.FAULTS} == {name for name, _, _ in FAULTS} | harmless
 
 
@@ -222,6 +223,15 @@ def test_a_worker_that_dies_between_cases_costs_no_row(make_executor, case_of):
         assert ended_soon(pid)
         row = measure(executor, case_of())
         assert (row.status, row.warnings) == ("ok", [])
+
+
+def test_garbage_between_cases_costs_no_row(make_executor, case_of):
+    with make_executor() as executor:
+        before = measure(executor, case_of("pipe_garbage_afterwards"))
+        time.sleep(0.3)
+        after = measure(executor, case_of())
+    assert (before.status, after.status) == ("ok", "ok")
+    assert before.num_warmup != after.num_warmup
 
 
 def test_leaving_ends_the_worker(make_executor):
@@ -297,6 +307,24 @@ def test_a_log_that_cannot_be_written_is_a_storage_error(make_executor, tmp_path
         pytest.raises(StorageError, match=r"log\.txt cannot be written: Not a directory"),
     ):
         executor.machine()
+
+
+def test_an_excerpt_is_the_end_of_what_was_logged_since_the_mark(tmp_path):
+    log = Log(tmp_path / "log.txt")
+    log.mark()
+    log.path.write_bytes(b"an earlier case\n")
+    log.mark()
+    assert log.excerpt() == ""
+    with log.path.open("ab") as file:
+        file.write(b"\xff" * 10**6 + b"\n\n  first \nsecond\n")
+    excerpt = log.excerpt()
+    assert excerpt.endswith(" | first | second")
+    assert len(excerpt) < 10**5
+    with log.path.open("ab") as file:
+        file.write(b"Thread 0x1 (most recent call first):\n  File a, line 1\n")
+        file.write(b"Current thread 0x2 (most recent call first):\n  File b, line 2\n  File c\n")
+        file.write(b"\nExtension modules: numpy (total: 1)\n")
+    assert log.excerpt() == "; log: File b, line 2 | File c"
 
 
 @pytest.mark.parametrize(
