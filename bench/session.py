@@ -73,7 +73,7 @@ def request(
             try_="--device auto",
         )
     for name, value in (("timeout", timeout_s), ("rounds", rounds)):
-        if value <= 0:
+        if not value > 0:
             raise UsageError(
                 f"{name} {value:g} is not positive", expected="more than 0", try_=f"--{name} 1"
             )
@@ -119,14 +119,15 @@ def new_session(
     """
     from bench.results import RunDirectory
 
-    RunDirectory.prepare(path)
+    absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     with executor_of(made, path / "log.txt", measure=measure) as executor:
+        RunDirectory.prepare(path)
         try:
             machine = executor.machine()
             planned = plan(made, machine)
             made = replace(made, device=decided(made.device, machine))
         except UsageError:
-            _remove_log(path)
+            _undo(path / "log.txt", absent)
             raise
         directory = RunDirectory.create(
             path,
@@ -202,8 +203,9 @@ def new_run_path() -> Path:
     return Path("runs") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
-def _remove_log(path: Path) -> None:
-    """Undo what starting a worker left in a directory that is not to be."""
+def _undo(log: Path, made: Sequence[Path]) -> None:
+    """Remove what starting a worker left: its log, and the directories made for it."""
     with suppress(OSError):
-        (path / "log.txt").unlink()
-        path.rmdir()
+        log.unlink()
+        for folder in made:
+            folder.rmdir()
