@@ -222,7 +222,7 @@ def _refuse_with_resume() -> None:
 
 
 def _show_plan(options: dict[str, Any]) -> None:
-    from bench import listing, session
+    from bench import listing, session, units
     from bench.machine import facts
 
     planned = session.plan(_request(options, rounds=options["rounds"]), facts())
@@ -233,7 +233,8 @@ def _show_plan(options: dict[str, Any]) -> None:
     click.echo(listing.text(rows))
     num_runnable = sum(item.reason is None for item in planned)
     click.echo(
-        f"{len(planned)} cases, {num_runnable} can run here, {options['rounds']} visits each"
+        f"{units.plural(len(planned), 'case')}, {num_runnable} can run here, "
+        f"{units.plural(options['rounds'], 'visit')} each"
     )
 
 
@@ -259,7 +260,10 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
 @measure_options
 @json_option
 def verify(**options: Any) -> None:
-    """Compare every case with float64, forward and gradients; time nothing."""
+    """Compare every case with float64, forward and gradients; time nothing.
+
+    Exit code 1 if a case is wrong or failed, or if none could run here.
+    """
     import tempfile
 
     from bench import session
@@ -271,16 +275,26 @@ def verify(**options: Any) -> None:
         with session.new_session(made, path, measure="bench.measurement:check") as active:
             _measure_all(active, options | {"budget": None, "fresh_workers": False})
             rows = active.directory.rows()
-    document = screen.verification_json(rows) if options["as_json"] else screen.verification(rows)
-    click.echo(document)
-    if (~rows["status"].isin(["ok", "unsupported"])).any():
+    if options["as_json"]:
+        click.echo(json.dumps(screen.verification_json(rows)))
+    else:
+        click.echo(screen.verification(rows))
+    is_right = rows["status"].isin(["ok", "unsupported"]).all()
+    if not (is_right and (rows["status"] == "ok").any()):
         click.get_current_context().exit(1)
 
 
 @main.command()
 @grid_options
 @measure_options
-@click.option("-o", "--out", type=click.Path(path_type=Path), default=Path("traces"))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("traces"),
+    help="Directory for the trace and the table.",
+)
+@json_option
 def profile(out: Path, **options: Any) -> None:
     """Profile one case: Chrome trace, kernels, and the share of time of each component."""
     from bench import session
@@ -288,7 +302,8 @@ def profile(out: Path, **options: Any) -> None:
     from bench.profile import profile as profile_case
     from bench.profile import profile_text
 
-    planned = session.plan(_request(options), facts())
+    made = _request(options)
+    planned = session.plan(made, facts())
     runnable = [item.case for item in planned if item.reason is None]
     if len(planned) != 1 or not runnable:
         reason = planned[0].reason if len(planned) == 1 else f"{len(planned)} cases are planned"
@@ -298,7 +313,8 @@ def profile(out: Path, **options: Any) -> None:
             try_="ena-bench profile --level layer --contender ena --seq-len 1024 --ndim 2 "
             "--mode fwd --sparsity 0.7",
         )
-    click.echo(profile_text(profile_case(runnable[0], out)))
+    found = profile_case(runnable[0], out, seed=made.settings.seed)
+    click.echo(json.dumps(found.to_dict()) if options["as_json"] else profile_text(found))
 
 
 @main.command(name="list")

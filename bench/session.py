@@ -206,6 +206,6 @@ def new_run_path() -> Path:
 def _undo(log: Path, made: Sequence[Path]) -> None:
     """Remove what starting a worker left: its log, and the directories made for it."""
     with suppress(OSError):
-        log.unlink()
+        log.unlink(missing_ok=True)
         for folder in made:
             folder.rmdir()
