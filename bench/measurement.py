@@ -4,7 +4,6 @@ Build, first call, compare with float64, see which kernels ran, count memory, ti
 """
 
 import gc
-import sys
 import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -30,7 +29,8 @@ Say = Callable[[str, Mapping[str, Any]], None]
 ABOVE_PEAK = 1.05
 """A GPU's rate above this share of its measured peak cannot be true."""
 CHEAP_CHECK_S = 0.3
-WALL_BUDGET_SHARE = 0.5
+WALL_SHARE = 0.5
+"""Of the samples and the time, where the host's clock is not the one that counts."""
 
 
 def measure(
@@ -86,14 +86,11 @@ def check(
 
 @contextmanager
 def _prepared(case: Case) -> Iterator[Contender]:
-    """The contender of a case that can run, a compiler that never falls back, and a clean end."""
+    """The contender of a case that can run; memory is given back at the end."""
     contender = lookup(case)
     reason = contender.why_not(case)
     if reason is not None:
         raise Unsupported(reason)
-    dynamo = sys.modules.get("torch._dynamo")
-    if dynamo is not None:
-        dynamo.reset()
     try:
         yield contender
     finally:
@@ -215,7 +212,11 @@ def _time(timed: TimedCall, case: Case, settings: timing.Settings, say: Say) -> 
         main = _sample(timed, case, settings, settings.timer, say)
         wall = None
         if main.timer != "wall":
-            brief = replace(settings, budget_s=settings.budget_s * WALL_BUDGET_SHARE)
+            brief = replace(
+                settings,
+                budget_s=settings.budget_s * WALL_SHARE,
+                min_samples=max(1, round(settings.min_samples * WALL_SHARE)),
+            )
             wall = _sample(timed, case, brief, "wall", say)
     watched = telemetry.summary()
     low_ms, high_ms = stats.median_interval(main.samples_ms)

@@ -210,7 +210,9 @@ def _record(
         for sample in new:
             on_sample(sample.ms)
         reason = _stop_reason([s.ms for s in taken], spent_s, settings)
-        if reason is not None:
+        # a batch that began too early has lengthened the spin: the next one is worth waiting for
+        is_doubtful = any(sample.is_exposed for sample in new) and spent_s < settings.budget_s
+        if reason is not None and not (is_doubtful and len(taken) < settings.max_samples):
             return taken, reason
         wanted = max(settings.min_samples - len(taken), len(taken) // 4)
         fitting = _fitting(settings.budget_s - spent_s, spent_s / len(taken), wanted)

@@ -343,12 +343,21 @@ def test_doctor_tells_facts_and_cures():
 
 def test_verify_compares_and_times_nothing(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+    rows = []
+    measure = Executor.measure
+
+    def kept(self, *arguments, **keywords):
+        rows.append(measure(self, *arguments, **keywords))
+        return rows[-1]
+
+    monkeypatch.setattr(Executor, "measure", kept)
     done = ena_bench("verify", *TINY, "--mode", "bwd", "--json")
     assert done.exit_code == 0
     document = json.loads(done.stdout)
     (case,) = document["cases"]
     assert (case["status"], case["verified"]) == ("ok", "twin+sampled")
     assert 0 < case["error_gradient"] < 1e-4
+    assert [row.latency_ms for row in rows] == [None]
     assert list(tmp_path.iterdir()) == []
 
 
@@ -376,6 +385,8 @@ def test_profile_writes_a_trace_and_shows_the_share_of_each_component(tmp_path):
     assert done.exit_code == 0
     assert "op/attention/eager/fwd/B2-H3-37-D8" in done.stdout
     assert "component" in done.stdout
+    document = ena_bench("profile", *TINY, "--mode", "fwd", "-o", tmp_path / "traces", "--json")
+    assert json.loads(document.stdout)
     assert any("trace" in p.name or "json" in p.name for p in (tmp_path / "traces").iterdir())
 
 

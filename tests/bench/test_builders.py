@@ -151,6 +151,28 @@ def test_the_spot_check_of_a_module_sees_damage_anywhere():
         verify.check_full(built, case, output, 0)
 
 
+@pytest.mark.parametrize("name", ["sliding_tile", "attention", "delta_rule"])
+def test_the_truth_of_an_operator_is_the_reference_on_the_same_geometry(name, monkeypatch):
+    calls = []
+    operator = getattr(builders, name)
+
+    def recorded(*tensors, **keywords):
+        calls.append(keywords)
+        return operator(*tensors, **keywords)
+
+    monkeypatch.setattr(builders, name, recorded)
+    contender = ON_CPU[f"op-{name}-eager"]
+    case = case_of(contender, 2)
+    verify.check_twin(contender, case, 0)
+    assert [keywords.pop("impl") for keywords in calls] == ["eager", "reference"]
+    expected = {
+        "sliding_tile": {"canvas": case.canvas, "window": case.window, "tile": case.tile},
+        "attention": {},
+        "delta_rule": {"qk_l2norm": True},
+    }
+    assert calls == [expected[name]] * 2
+
+
 def test_the_truth_of_a_stack_is_the_reference_and_not_itself(monkeypatch):
     built = []
     module = builders._module
@@ -178,6 +200,18 @@ def test_a_stack_has_its_layers_in_the_order_that_the_case_names(interleave, kin
     components = [getattr(part, "component", None) for part in module.modules()]
     mixers = [kind for kind in components if kind in ("attention", "recurrence")]
     assert [kind for kind, _ in groupby(mixers)] == kinds
+
+
+def test_a_stack_scans_as_the_case_says():
+    contender = ON_CPU["layer-linear-eager"]
+    outputs = []
+    for variant in ("official", "fixed"):
+        built = contender.workload(case_of(contender, 2, scan="flip", scan_variant=variant))
+        built.forward.load_state_dict({n: torch.ones_like(p) for n, p in built.parameters.items()})
+        with torch.no_grad():
+            built.inputs["x"].copy_(torch.linspace(-1, 1, 2 * 72 * 12).sin().reshape(2, 72, 12))
+        outputs.append(built.run())
+    assert not torch.allclose(*outputs)
 
 
 def test_a_scan_as_published_leaves_its_order_and_the_fixed_one_restores_it():

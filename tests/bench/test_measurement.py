@@ -3,7 +3,7 @@
 import gc
 import math
 import weakref
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import pytest
 import torch
@@ -309,10 +309,11 @@ def test_a_twin_is_verified_once_for_all_lengths(call, plant):
     assert [case.canvas for case, _ in made] == [(7,), (373,), (11,), (13,)]
 
 
-def test_equal_seeds_draw_equal_inputs_and_others_do_not(call, plant):
+@pytest.mark.parametrize("what", [measurement.measure, measurement.check])
+def test_equal_seeds_draw_equal_inputs_and_others_do_not(call, plant, what):
     made = plant()
     for seed in (5, 5, 6):
-        call(DOUBLE, what=measurement.check, settings=Settings(seed=seed))
+        call(DOUBLE, what=what, settings=replace(SETTINGS, seed=seed))
     first, again, other = [w.inputs["x"] for case, w in made if case == DOUBLE]
     assert torch.equal(first, again)
     assert not torch.equal(first, other)
@@ -351,6 +352,14 @@ def test_a_case_that_cannot_run_is_unsupported_before_it_is_built(call, plant):
     assert made == []
     with pytest.raises(UsageError, match="no impl 'magic'"):
         call(DOUBLE.with_(impl="magic"))
+
+
+@pytest.mark.parametrize("worse", ["twin", "full size"])
+def test_the_larger_of_the_two_errors_is_reported(call, plant, worse):
+    plant(lambda self, x: (2 + 8e-6 * ((len(x) == 2) == (worse == "twin"))) * x)
+    measured = call(DOUBLE)
+    assert measured.error_forward == pytest.approx(4e-6, rel=0.1)
+    assert measured.error_budget_used == pytest.approx(0.4, rel=0.1)
 
 
 @pytest.mark.parametrize("mode", ["fwd", "bwd"])

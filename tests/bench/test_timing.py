@@ -184,6 +184,17 @@ def test_exposed_samples_are_counted_among_the_recorded_ones_only():
     assert result.exposed_fraction == 0.5
 
 
+def test_sampling_does_not_end_on_an_exposed_batch_while_there_is_time():
+    hidden_warm_up, exposed_then_hidden = repeat(False, 60), chain(repeat(True, 12), repeat(False))
+    timer = FakeTimer(repeat(2.0), exposed=chain(hidden_warm_up, exposed_then_hidden), batch_size=4)
+    result = run(timer, warmup_s=0.1, min_samples=10, budget_s=1.0)
+    assert result.stop_reason == "converged"
+    assert 0.0 < result.exposed_fraction < 0.75
+    always = FakeTimer(repeat(2.0), exposed=repeat(True))
+    assert run(always, min_samples=10, budget_s=0.5).exposed_fraction == 1.0
+    assert always.now_s < 1.0
+
+
 def test_a_timer_that_counts_host_gaps_on_purpose_has_no_exposure():
     assert run(FakeTimer(repeat(1.0))).exposed_fraction is None
 
