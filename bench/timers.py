@@ -20,6 +20,7 @@ CPU_WARMUP_SHARE = 0.05
 
 Call = Callable[[], object]
 Now = Callable[[], float]
+Pairs = list[tuple[Any, Any]]
 
 
 class Sample(NamedTuple):
@@ -183,9 +184,10 @@ class QueuedEvents:
     """Time the GPU alone: queue all work behind a spinning kernel, then let it run.
 
     The spin lasts as long as the host needs to queue the work, so the GPU never waits for the host
-    between two launches. Up to `largest_batch` calls share a spin, because a GPU that waits between
-    calls draws less power, and may clock higher, than one at work. The launch queue is finite (1024
-    launches on an H100), and a full one stops the host until the spin ends.
+    between two launches. A GPU that waits between calls draws less power and clocks higher than one
+    at work, so up to `largest_batch` calls share a spin, and a batch that the one before it gives
+    the host time to queue needs none. The launch queue is finite (1024 launches on an H100), and a
+    full one stops the host until the spin ends.
 
     Args:
         cuda: `torch.cuda`, or something that behaves like it.
@@ -206,7 +208,7 @@ class QueuedEvents:
         self._cuda = cuda
         self._flush = flush
         self._now = now
-        self._pairs = [self._event_pair()]
+        self._pairs: tuple[Pairs, Pairs] = ([self._event_pair()], [])
         self._cycles_per_s = self._spin_rate()
         self._host_s = 0.0
         self._work_s = 0.0
@@ -215,11 +217,18 @@ class QueuedEvents:
         self._limit_s = self.longest_spin_s
 
     def samples(self, launch: Call, reset: Call, n: int) -> list[Sample]:
-        """This many samples in order, in batches from an idle stream; each call after a reset."""
+        """This many samples in order, each call after a reset; two batches are in flight at most."""
         taken: list[Sample] = []
-        while len(taken) < n:
-            taken += self._batch(launch, reset, min(self.batch_size, n - len(taken)))
-        return taken
+        running: _Batch | None = None
+        num_queued = 0
+        while num_queued < n:
+            size = min(self.batch_size, n - num_queued)
+            queued = self._queue(launch, reset, size, behind=running)
+            num_queued += size
+            if running is not None:
+                taken += self._finish(running)
+            running = queued
+        return taken + (self._finish(running) if running is not None else [])
 
     def calibrate(self, launch: Call, reset: Call) -> int:
         """Find a batch and a spin that hides the host; return how many calls it took.
@@ -249,7 +258,8 @@ class QueuedEvents:
         began = self._now()
         estimates_s: list[float] = []
         while True:
-            is_exposed = self._batch(launch, reset, self.batch_size)[0].is_exposed
+            batch = self._queue(launch, reset, self.batch_size, behind=None)
+            is_exposed = self._finish(batch)[0].is_exposed
             wanted_s = self.margin * self._host_s + self.least_spin_s
             estimates_s.append(min(wanted_s, self.longest_spin_s))
             num_tries = len(estimates_s)
@@ -263,14 +273,16 @@ class QueuedEvents:
                 return num_tries * self.batch_size, False
             self.spin_s = max(self.spin_s, estimates_s[-1])
 
-    def _batch(self, launch: Call, reset: Call, n: int) -> list[Sample]:
-        """Samples behind one spin; one that proved too short exposes them all and is lengthened."""
-        self._pairs += [self._event_pair() for _ in range(n - len(self._pairs))]
-        pairs = self._pairs[:n]
-        first, last = pairs[0][0], pairs[-1][1]
+    def _queue(self, launch: Call, reset: Call, n: int, *, behind: "_Batch | None") -> "_Batch":
+        """Queue a batch, behind a spin unless the batch before it lasts long enough."""
+        pool = self._pairs[0 if behind is None else 1 - behind.pool]
+        pool += [self._event_pair() for _ in range(n - len(pool))]
+        pairs = pool[:n]
+        first = pairs[0][0]
         reset()
         began = self._now()
-        self._cuda._sleep(int(self._spin_s_for(n) * self._cycles_per_s))
+        if behind is None or self._work_s < self.margin * self._host_s:
+            self._cuda._sleep(int(self._spin_s_for(n) * self._cycles_per_s))
         for start, end in pairs:
             if start is not first:
                 reset()
@@ -280,11 +292,16 @@ class QueuedEvents:
             end.record()
         is_exposed = bool(first.query())
         self._host_s = self._now() - began
+        return _Batch(pairs, 0 if behind is None else 1 - behind.pool, is_exposed)
+
+    def _finish(self, batch: "_Batch") -> list[Sample]:
+        """Wait for a batch; a spin that proved too short exposes all of it and is lengthened."""
+        first, last = batch.pairs[0][0], batch.pairs[-1][1]
         last.synchronize()
         self._work_s = 1e-3 * first.elapsed_time(last)
-        if is_exposed:
+        if batch.is_exposed:
             self.spin_s = min(self.margin * self.spin_s, self._limit_s)
-        return [Sample(start.elapsed_time(end), is_exposed) for start, end in pairs]
+        return [Sample(start.elapsed_time(end), batch.is_exposed) for start, end in batch.pairs]
 
     def _spin_s_for(self, n: int) -> float:
         """A smaller batch needs its share and what does not shrink with it."""
@@ -297,7 +314,7 @@ class QueuedEvents:
     def _spin_rate(self) -> float:
         """Cycles per second of the spin at the clock the GPU has now, the faster of two tries."""
         cycles = 1_000_000
-        start, end = self._pairs[0]
+        start, end = self._pairs[0][0]
         rates: list[float] = []
         for _ in range(2):
             start.record()
@@ -309,6 +326,14 @@ class QueuedEvents:
 
     def _event_pair(self) -> tuple[Any, Any]:
         return self._cuda.Event(enable_timing=True), self._cuda.Event(enable_timing=True)
+
+
+class _Batch(NamedTuple):
+    """Queued calls between their events, out of one of two pools of events."""
+
+    pairs: Pairs
+    pool: int
+    is_exposed: bool
 
 
 def _queued_events() -> QueuedEvents:
