@@ -217,7 +217,7 @@ class QueuedEvents:
         self._limit_s = self.longest_spin_s
 
     def samples(self, launch: Call, reset: Call, n: int) -> list[Sample]:
-        """This many samples in order, each call after a reset; two batches at most are in flight."""
+        """This many samples in order, each call after a reset; at most two batches in flight."""
         taken: list[Sample] = []
         running: _Batch | None = None
         num_queued = 0
