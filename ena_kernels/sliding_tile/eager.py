@@ -4,9 +4,10 @@ for each group of query tiles that see the same window:
     gather its queries, keys and values; scaled_dot_product_attention; scatter the output
 
 Groups of one size run as one batch, cut into parts so that gathered keys and values stay within
-GATHER_BYTES (or one group). The backward gathers and recomputes part by part, so forward and
-backward keep O(L) memory. Gradients of keys add up in float32 or wider; on CUDA their order of
-summation varies.
+GATHER_BYTES (or one group). No fused kernel takes float64 on CUDA: there the scores exist, and the
+parts also keep them within GATHER_BYTES (or one query tile of one head). The backward gathers and
+recomputes part by part, so forward and backward keep O(L) memory. Gradients of keys add up in
+float32 or wider; on CUDA their order of summation varies.
 """
 
 from collections.abc import Iterator
@@ -59,9 +60,9 @@ class _GatheredAttention(torch.autograd.Function):
         ctx.save_for_backward(q, k, v)
         ctx.groups, ctx.scale = groups, scale
         out = torch.empty_like(q)
-        for queries, keys in _parts(groups, k):
-            part = _attend(_gather(q, queries), _gather(k, keys), _gather(v, keys), scale)
-            _scatter(out, queries, part)
+        for heads, queries, keys in _parts(groups, q, k):
+            gathered = (_gather(x[heads], ids) for x, ids in ((q, queries), (k, keys), (v, keys)))
+            _scatter(out[heads], queries, _attend(*gathered, scale))
         return out
 
     @staticmethod
@@ -71,14 +72,14 @@ class _GatheredAttention(torch.autograd.Function):
         wide = torch.promote_types(k.dtype, torch.float32)
         grad_q = torch.empty_like(q)
         grad_k, grad_v = (torch.zeros_like(x, dtype=wide) for x in (k, v))
-        for queries, keys in _parts(ctx.groups, k):
-            parts = (_gather(q, queries), _gather(k, keys), _gather(v, keys))
-            leaves = [part.detach().requires_grad_() for part in parts]
+        for heads, queries, keys in _parts(ctx.groups, q, k):
+            gathered = (_gather(x[heads], ids) for x, ids in ((q, queries), (k, keys), (v, keys)))
+            leaves = [part.detach().requires_grad_() for part in gathered]
             with torch.enable_grad():
                 out = _attend(*leaves, ctx.scale)
-            grads = torch.autograd.grad(out, leaves, _gather(grad_out, queries))
-            _scatter(grad_q, queries, grads[0])
-            for total, part in zip((grad_k, grad_v), grads[1:], strict=True):
+            grads = torch.autograd.grad(out, leaves, _gather(grad_out[heads], queries))
+            _scatter(grad_q[heads], queries, grads[0])
+            for total, part in zip((grad_k[heads], grad_v[heads]), grads[1:], strict=True):
                 total.index_add_(1, keys.flatten(), _by_tile(part, total).to(wide))
         return grad_q, grad_k.to(k.dtype), grad_v.to(v.dtype), None, None
 
@@ -128,11 +129,31 @@ def _groups(
     )
 
 
-def _parts(groups: tuple[tuple[Tensor, Tensor], ...], k: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
-    """Cut the groups so that the gathered keys and values fit into GATHER_BYTES."""
+def _parts(
+    groups: tuple[tuple[Tensor, Tensor], ...], q: Tensor, k: Tensor
+) -> Iterator[tuple[slice, Tensor, Tensor]]:
+    """Cut heads and groups so that what a part gathers fits into GATHER_BYTES, and its scores too.
+
+    Yields a slice of N, query tiles ``[groups, size]`` and key tiles ``[groups, K]``.
+    """
     budget = GATHER_BYTES.get(k.device.type, GATHER_BYTES["cpu"])
-    bytes_per_tile = 2 * k.element_size() * k.shape[0] * k.shape[2] * k.shape[3]
+    num_heads = k.shape[0]
     for queries, keys in groups:
+        window = keys.shape[1] * k.shape[2]
+        group_bytes = 2 * k.element_size() * num_heads * window * k.shape[3]
+        size, heads_per_part = queries.shape[1], num_heads
         # Kernels put groups on a CUDA grid axis that ends at 65535.
-        groups_per_part = min(max(1, budget // (bytes_per_tile * keys.shape[1])), 2**15)
-        yield from zip(queries.split(groups_per_part), keys.split(groups_per_part), strict=True)
+        groups_per_part = min(max(1, budget // group_bytes), 2**15)
+        if k.dtype == torch.float64:
+            tile_bytes = k.element_size() * q.shape[2] * window
+            heads_per_part = min(max(1, budget // tile_bytes), num_heads)
+            tiles = max(1, budget // (tile_bytes * heads_per_part))
+            groups_per_part = min(groups_per_part, max(1, tiles // size))
+            size = min(size, tiles)
+        for first in range(0, num_heads, heads_per_part):
+            heads = slice(first, first + heads_per_part)
+            for tiles_of, window_of in zip(
+                queries.split(groups_per_part), keys.split(groups_per_part), strict=True
+            ):
+                for part in tiles_of.split(size, dim=1):
+                    yield heads, part, window_of

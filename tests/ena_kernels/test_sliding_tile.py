@@ -225,6 +225,28 @@ def test_eager_gathers_no_more_than_its_budget(monkeypatch):
     assert max(sizes) <= 20_000
 
 
+@pytest.mark.parametrize(("budget", "splits_heads"), [(60_000, False), (3_500, True)])
+def test_eager_scores_in_float64_fit_the_budget(budget, splits_heads, monkeypatch):
+    sizes, heads = [], set()
+    attend = eager._attend
+
+    def spy(q, k, v, scale):
+        sizes.append(q.shape[:3].numel() * k.shape[2] * q.element_size())
+        heads.add(q.shape[0])
+        return attend(q, k, v, scale)
+
+    monkeypatch.setattr(eager, "_attend", spy)
+    monkeypatch.setitem(eager.GATHER_BYTES, "cpu", budget)
+    shapes = {"canvas": (6, 80), "tile": (2, 4), "window": (4, 24)}
+    q, k, v = inputs((6, 80), 3, 3)
+    expected = sliding_tile(q, k, v, impl="reference", **shapes)
+    out = sliding_tile(q, k, v, **shapes)
+    torch.autograd.grad(out.sum(), (q, k, v))
+    torch.testing.assert_close(out, expected, **EXACT)
+    assert max(sizes) <= budget
+    assert heads == ({1} if splits_heads else {6})
+
+
 def test_eager_groups_hold_every_query_tile_once_with_its_own_window(geometry):
     visible_keys = visible_tiles(geometry.canvas, geometry.tile, geometry.window)
     groups = eager._groups(geometry.canvas, geometry.tile, geometry.window, torch.device("cpu"))
