@@ -3,10 +3,8 @@
 Build, first call, compare with float64, see which kernels ran, count memory, time, compare again.
 """
 
-import gc
 import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import cache
 from typing import Any
@@ -53,9 +51,9 @@ def measure(
         Outcome: the case is unsupported, wrong, or ran other kernels than it claims.
     """
     values = identity(case, round=round, run_id=run_id, seed=settings.seed)
-    with _prepared(case) as contender:
-        values |= _measure(contender, case, settings, say)
-        values |= _rates(case, peaks, values["latency_ms"])
+    contender = _runnable(case)
+    values |= _measure(contender, case, settings, say)
+    values |= _rates(case, peaks, values["latency_ms"])
     return Row(**values, **machine.row_values(case.device), status="ok")
 
 
@@ -75,28 +73,24 @@ def check(
         Outcome: as `measure`.
     """
     values = identity(case, round=round, run_id=run_id, seed=settings.seed)
-    with _prepared(case) as contender:
-        say("build", {})
-        torch.manual_seed(settings.seed)
-        workload = contender.workload(case)
-        say("verify", {})
-        values |= _verify(contender, case, workload, settings.seed)[0]
+    contender = _runnable(case)
+    say("build", {})
+    torch.manual_seed(settings.seed)
+    workload = contender.workload(case)
+    say("verify", {})
+    values |= _verify(contender, case, workload, settings.seed)[0]
     return Row(**values, **machine.row_values(case.device), status="ok")
 
 
-@contextmanager
-def _prepared(case: Case) -> Iterator[Contender]:
-    """The contender of a case that can run; memory is given back at the end."""
+def _runnable(case: Case) -> Contender:
+    """The contender of a case that can run; the device is freed of another case's leftovers."""
     contender = lookup(case)
     reason = contender.why_not(case)
     if reason is not None:
         raise Unsupported(reason)
-    try:
-        yield contender
-    finally:
-        gc.collect()
-        if case.device == "cuda":
-            torch.cuda.empty_cache()
+    if case.device == "cuda":
+        torch.cuda.empty_cache()
+    return contender
 
 
 def _measure(

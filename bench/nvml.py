@@ -58,10 +58,6 @@ class Gpu:
     def temperature_c(self) -> float | None:
         return self._number("nvmlDeviceGetTemperature", self._nvml.NVML_TEMPERATURE_GPU)
 
-    def energy_j(self) -> float | None:
-        """Used since the driver was loaded."""
-        return self._number("nvmlDeviceGetTotalEnergyConsumption", scale=1e-3)
-
     def clock_reasons(self) -> int | None:
         """Bits: `IDLE_BIT`, `LOCKED_BIT` and those of `THROTTLE_BITS`."""
         bits = self._ask("nvmlDeviceGetCurrentClocksThrottleReasons")

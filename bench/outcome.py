@@ -28,7 +28,6 @@ LATENCY_COLUMNS = frozenset(
         "bandwidth_gb_per_s",
         "peak_flops_fraction",
         "peak_bandwidth_fraction",
-        "energy_j",
     }
 )
 """What only a row with status `ok` may carry: times and whatever is derived from them."""

@@ -149,9 +149,6 @@ class Row:
     temperature_c: float | None = column("median temperature while timing", unit="deg C")
     temperature_c_max: float | None = column("highest temperature while timing", unit="deg C")
     throttle_reasons: list[str] | None = column("why the driver held the clock down while timing")
-    energy_j: float | None = column(
-        "energy per call where a window of a second or more was measured", unit="J"
-    )
     warnings: list[str] | None = column("what makes this row doubtful, and the cure")
     # where
     seed: int | None = column("seed of inputs and parameters")

@@ -12,8 +12,6 @@ from bench.nvml import IDLE_BIT, THROTTLE_BITS, Gpu, current_gpu, num_foreign
 from bench.timing import Timing
 
 PERIOD_S = 0.05
-SHORTEST_ENERGY_WINDOW_S = 1.0
-"""The energy counter moves in steps of about 0.1 s; over less than this it says little."""
 
 CLOCK_MOVED_FRACTION = 0.05
 SPREAD_FRACTION = 0.10
@@ -38,7 +36,6 @@ class Summary:
 
     Args:
         throttle_reasons: Names out of `bench.nvml.THROTTLE_BITS` seen in any reading.
-        energy_j: Used by the whole GPU in the whole window, if that lasted a second or more.
         num_foreign_processes: Most processes other than ours, at the start or at the end.
     """
 
@@ -54,11 +51,10 @@ class Summary:
     temperature_c: float | None = None
     temperature_c_max: float | None = None
     throttle_reasons: tuple[str, ...] | None = None
-    energy_j: float | None = None
     num_foreign_processes: int | None = None
 
     def row_values(self) -> dict[str, Any]:
-        """The columns of a row that this fills; energy per call depends on what was called."""
+        """The columns of a row that this fills."""
         values: dict[str, Any] = {
             f"{name}{end}": getattr(self, f"{name}{end}")
             for name in ("sm_clock_mhz", "power_w", "temperature_c")
@@ -91,7 +87,6 @@ class Telemetry:
         self._now = now
         self._readings: list[Reading] = []
         self._foreign: list[int] = []
-        self._energy_j: list[float | None] = []
         self._limits_s: list[float] = []
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None
@@ -121,17 +116,15 @@ class Telemetry:
             num_readings=len(self._readings),
             **_ranges(_busy(self._readings)),
             throttle_reasons=_reason_names(masks) if masks else None,
-            energy_j=_difference(self._energy_j, duration_s),
             num_foreign_processes=max(self._foreign) if self._foreign else None,
         )
 
     def _mark(self) -> None:
-        """The start or the end: a reading, the energy counter and the processes."""
+        """The start or the end: a reading and the processes."""
         self._limits_s.append(self._now())
         if self._gpu is None:
             return
         self._readings.append(_read(self._gpu))
-        self._energy_j.append(self._gpu.energy_j())
         processes = self._gpu.processes()
         if processes is not None:
             self._foreign.append(num_foreign(processes, own_pid=os.getpid()))
@@ -249,10 +242,3 @@ def _ranges(readings: list[Reading]) -> dict[str, Any]:
 
 def _reason_names(masks: list[int]) -> tuple[str, ...]:
     return tuple(name for bit, name in THROTTLE_BITS.items() if any(m & bit for m in masks))
-
-
-def _difference(energy_j: list[float | None], duration_s: float) -> float | None:
-    before, after = energy_j
-    if before is None or after is None or duration_s < SHORTEST_ENERGY_WINDOW_S:
-        return None
-    return after - before

@@ -93,6 +93,7 @@ def _answer(
 
 
 def _answer_measure(request: dict[str, Any], path: str, machine: Any, channel: Channel) -> None:
+    num_modules = len(sys.modules)
     row = _measured(request, path, machine, channel.say)
     try:
         channel.send("row", row=row)
@@ -101,7 +102,16 @@ def _answer_measure(request: dict[str, Any], path: str, machine: Any, channel: C
         values = _known(request, machine)
         channel.send("row", row=row_without_latency(values, status="failed", reason=reason))
     del row
+    if len(sys.modules) > num_modules:
+        _keep_what_exists()
+    else:
+        gc.collect()
+
+
+def _keep_what_exists() -> None:
+    """Collecting between cases then looks at what cases left, not at the libraries they loaded."""
     gc.collect()
+    gc.freeze()
 
 
 def _answer_peaks(

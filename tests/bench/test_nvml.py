@@ -44,13 +44,12 @@ def test_whatever_the_driver_refuses_is_unknown():
         gpu.max_memory_clock_mhz(),
         gpu.power_w(),
         gpu.temperature_c(),
-        gpu.energy_j(),
         gpu.clock_reasons(),
         gpu.is_persistent(),
         gpu.driver(),
         gpu.processes(),
     ]
-    assert answers == [None] * 10
+    assert answers == [None] * 9
 
 
 def test_numbers_arrive_in_the_units_of_their_names():
@@ -67,9 +66,6 @@ def test_numbers_arrive_in_the_units_of_their_names():
         def nvmlDeviceGetTemperature(self, handle, sensor):
             return {("gpu", 0): 61}[handle, sensor]
 
-        def nvmlDeviceGetTotalEnergyConsumption(self, handle):
-            return 7_250
-
         def nvmlDeviceGetCurrentClocksThrottleReasons(self, handle):
             return 5
 
@@ -83,7 +79,6 @@ def test_numbers_arrive_in_the_units_of_their_names():
     assert (gpu.sm_clock_mhz(), gpu.max_sm_clock_mhz()) == (1755, 1980)
     assert gpu.max_memory_clock_mhz() == 2619
     assert gpu.power_w() == pytest.approx(345.6)
-    assert gpu.energy_j() == pytest.approx(7.25)
     assert (gpu.temperature_c(), gpu.clock_reasons(), gpu.driver()) == (61, 5, "580.1")
     assert gpu.is_persistent() is True
     assert gpu.processes() == [GpuProcess(7, 3.0), GpuProcess(9, None)]

@@ -36,9 +36,6 @@ class FakeGpu:
     def clock_reasons(self):
         return self._next("reasons")
 
-    def energy_j(self):
-        return self._next("energy")
-
     def processes(self):
         return self._next("processes")
 
@@ -51,9 +48,9 @@ class FakeClock:
         return self.times_s.pop(0)
 
 
-def watched(gpu: FakeGpu, *, duration_s: float = 0.3) -> Summary:
+def watched(gpu: FakeGpu) -> Summary:
     """A window in which only the readings at the start and at the end are taken."""
-    telemetry = Telemetry("cuda", gpu=gpu, period_s=60.0, now=FakeClock(10.0, 10.0 + duration_s))
+    telemetry = Telemetry("cuda", gpu=gpu, period_s=60.0, now=FakeClock(10.0, 10.3))
     with telemetry:
         pass
     return telemetry.summary()
@@ -119,17 +116,11 @@ def test_throttle_reasons_of_all_readings_are_named():
 
 
 def test_what_the_driver_does_not_tell_is_unknown():
-    summary = watched(FakeGpu(clock=[1980]), duration_s=2.0)
+    summary = watched(FakeGpu(clock=[1980]))
     assert summary.sm_clock_mhz == 1980
     assert summary.power_w is None
     assert summary.throttle_reasons is None
-    assert summary.energy_j is None
     assert summary.num_foreign_processes is None
-
-
-@pytest.mark.parametrize(("duration_s", "expected"), [(0.99, None), (1.0, 250.0), (30.0, 250.0)])
-def test_energy_is_known_over_a_second_or_more(duration_s, expected):
-    assert watched(FakeGpu(energy=[1000.0, 1250.0]), duration_s=duration_s).energy_j == expected
 
 
 def test_a_process_at_either_end_is_foreign():

@@ -141,9 +141,6 @@ def test_telemetry_reads_a_busy_gpu():
     assert 10 < summary.temperature_c < 110
     assert summary.power_w > 50
     assert summary.throttle_reasons is not None
-    if summary.energy_j is not None:
-        # the counter advances in steps and power is an average: right within a factor of two
-        assert 0.5 < summary.energy_j / (summary.power_w * summary.duration_s) < 2.0
 
 
 def test_facts_know_the_gpu():
