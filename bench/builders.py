@@ -9,7 +9,16 @@ import torch
 from torch import Tensor
 
 from bench.case import Case
-from bench.workload import SpotCheck, Workload, module_workload, normal, relative_error
+from bench.spot import NUM_ROWS, check_blocks, spread
+from bench.workload import (
+    SpotCheck,
+    SpotChecking,
+    Workload,
+    if_affordable,
+    module_workload,
+    normal,
+    relative_error,
+)
 from ena_kernels import attention, delta_rule, scan_merge, scan_split, sliding_tile
 from ena_kernels.attention.reference import reference_rows as attention_rows
 from ena_kernels.models import build
@@ -17,9 +26,7 @@ from ena_kernels.scans.catalog import scan_passes
 from ena_kernels.scans.orders import learnable_logits, learnable_order, random_order
 from ena_kernels.sliding_tile.reference import reference_rows as sliding_tile_rows
 
-NUM_SPOT_ROWS = 64
-NUM_SPOT_TILES = 4
-Spot = Callable[[Tensor], SpotCheck | None]
+NUM_TILES = 4
 
 
 def operator(case: Case) -> Workload:
@@ -32,12 +39,20 @@ def stack(case: Case) -> Workload:
     """A period of blocks (`layer`) or a model, on normal hidden states ``[B, L, model_dim]``.
 
     At full size the float64 recurrence runs in its chunkwise form: token by token takes minutes.
+    Where all of float64 takes too long, every block is compared at sampled tokens.
     """
+
+    def sampled(module: torch.nn.Module, x: Tensor, output: Tensor) -> SpotCheck:
+        with torch.device("meta"):
+            plain = _module(case, "eager")
+        return check_blocks(module, plain, x, output)
+
     return module_workload(
         case,
         partial(_module, case, case.impl),
         exact=partial(_module, case, "reference"),
         exact_at_full_size=partial(_module, case, "eager"),
+        sampled=sampled,
     )
 
 
@@ -71,7 +86,7 @@ def _sliding_tile(case: Case) -> Workload:
 
     def spot_check(output: Tensor) -> SpotCheck:
         num_tiles = case.seq_len // math.prod(case.tile or ())
-        tiles = _spread(num_tiles, NUM_SPOT_TILES)
+        tiles = spread(num_tiles, NUM_TILES)
         q, k, v = (x[-1:, -1:].detach() for x in inputs.values())
         tokens, rows = sliding_tile_rows(q, k, v, tiles, **geometry)
         return SpotCheck(error=relative_error(output[-1:, -1:, tokens], rows), part="sampled")
@@ -88,7 +103,7 @@ def _attention(case: Case) -> Workload:
     inputs = _qkv(case)
 
     def spot_check(output: Tensor) -> SpotCheck:
-        chosen = _spread(case.seq_len, NUM_SPOT_ROWS)
+        chosen = spread(case.seq_len, NUM_ROWS)
         q, k, v = (x[-1:, -1:].detach() for x in inputs.values())
         rows = attention_rows(q, k, v, chosen)
         return SpotCheck(error=relative_error(output[-1:, -1:, chosen], rows), part="sampled")
@@ -159,20 +174,19 @@ def _workload(
     inputs: dict[str, Tensor],
     forward: Callable[..., Tensor],
     exact: Callable[..., Tensor],
-    spot_check: Spot | None,
+    spot_check: SpotChecking | None,
 ) -> Workload:
     def reference(leaves: Mapping[str, Tensor]) -> Tensor:
         return exact(*leaves.values())
 
-    return Workload(forward=forward, inputs=inputs, reference=reference, spot_check=spot_check)
+    return Workload(
+        forward=forward,
+        inputs=inputs,
+        reference=reference,
+        spot_check=None if spot_check is None else if_affordable(spot_check),
+    )
 
 
 def _qkv(case: Case) -> dict[str, Tensor]:
     shape = (case.batch, case.heads, case.seq_len, case.head_dim)
     return {name: normal(case, *shape) for name in ("q", "k", "v")}
-
-
-def _spread(count: int, wanted: int) -> list[int]:
-    """Up to `wanted` different numbers below `count`, first and last among them."""
-    steps = max(wanted - 1, 1)
-    return sorted({round(i * (count - 1) / steps) for i in range(wanted)})

@@ -1,7 +1,9 @@
 """What a contender hands to the harness: something callable, its tensors and its truth."""
 
+import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -9,9 +11,9 @@ from torch.func import functional_call
 
 from bench.case import Case
 from bench.cost import cost
-from bench.outcome import Incorrect
+from bench.outcome import Incorrect, verdict
 
-AFFORDABLE_FLOPS = {"cuda": 4e13, "cpu": 2e10}
+AFFORDABLE_FLOPS = {"cuda": 3e12, "cpu": 2e10}
 """Largest forward, in useful FLOPs, that is repeated in float64 at full size: about a second."""
 AFFORDABLE_TOKENS = 4096
 """The same for a contender whose FLOPs are unknown."""
@@ -19,10 +21,42 @@ AFFORDABLE_TOKENS = 4096
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class SpotCheck:
-    """Agreement with float64 on a part of a full-size output."""
+    """Agreement with float64 on a part of a full-size output.
+
+    Args:
+        error: Relative error of that part.
+        part: What was compared: "full", "sampled" (rows or heads of the output) or "blocks" (rows
+            of every block, each from its actual input).
+    """
 
     error: float
     part: str
+
+
+SpotChecking = Callable[[Tensor], SpotCheck | None]
+
+
+def if_affordable(spot_check: SpotChecking) -> SpotChecking:
+    """The same check; None instead if its own float64 tensors do not fit into memory.
+
+    The contender has run by then, so memory that is short for the truth is not the contender's.
+    What the check held is given back.
+    """
+
+    @wraps(spot_check)
+    def check(output: Tensor) -> SpotCheck | None:
+        try:
+            return spot_check(output)
+        except Exception as err:
+            if verdict(err)[0] != "oom":
+                raise
+        # the exception, now gone, held the tensors of every frame it passed
+        gc.collect()
+        if output.is_cuda:
+            torch.cuda.empty_cache()
+        return None
+
+    return check
 
 
 @dataclass(kw_only=True)
@@ -37,14 +71,14 @@ class Workload:
         reference: The same function in float64: takes all leaves (inputs and parameters) by name as
             float64 tensors and returns the output, differentiable.
         spot_check: Compares a full-size output with float64 on sampled rows or heads; returns None
-            where the size forbids it.
+            where the size forbids it. `if_affordable` makes that so where memory runs out.
     """
 
     forward: Callable[..., Tensor]
     inputs: dict[str, Tensor]
     reference: Callable[[Mapping[str, Tensor]], Tensor]
     parameters: dict[str, Tensor] = field(default_factory=dict)
-    spot_check: Callable[[Tensor], SpotCheck | None] | None = None
+    spot_check: SpotChecking | None = None
 
     @property
     def leaves(self) -> dict[str, Tensor]:
@@ -67,6 +101,7 @@ def module_workload(
     *,
     exact: Callable[[], nn.Module] | None = None,
     exact_at_full_size: Callable[[], nn.Module] | None = None,
+    sampled: Callable[[nn.Module, Tensor, Tensor], SpotCheck] | None = None,
 ) -> Workload:
     """A module on hidden states ``[B, L, model_dim]``, with its weights in the case's dtype.
 
@@ -75,9 +110,11 @@ def module_workload(
         exact: Builds a module with the same parameters that computes the same function plainly; it
             runs in float64 and is the truth. Default: `make`, which checks rounding only.
         exact_at_full_size: The same for long sequences. Default: `exact`.
+        sampled: Compares the module, its input and its output with float64 in part, where a full
+            repetition takes too long. Default: such sizes are not compared.
     """
     with torch.device(case.device):
-        module = make().to(dtype_of(case))
+        module = make().to(case.device, dtype_of(case))
     x = normal(case, case.batch, case.seq_len, case.model_dim)
     exact = exact or make
 
@@ -87,9 +124,10 @@ def module_workload(
         output: Tensor = functional_call(twin, weights, (leaves["x"],))
         return output
 
+    @if_affordable
     def spot_check(output: Tensor) -> SpotCheck | None:
         if not _is_affordable(case):
-            return None
+            return None if sampled is None else sampled(module, x.detach(), output)
         twin = _in_float64(exact_at_full_size or exact, case)
         twin.load_state_dict(module.state_dict())
         with torch.no_grad():
@@ -132,7 +170,7 @@ def _in_float64(make: Callable[[], nn.Module], case: Case) -> nn.Module:
     """Build a module without drawing from the generators that its forward may draw from."""
     gpus = [torch.cuda.current_device()] if case.device == "cuda" else []
     with torch.random.fork_rng(devices=gpus), torch.device(case.device):
-        return make().to(torch.float64)
+        return make().to(case.device, torch.float64)
 
 
 def _is_affordable(case: Case) -> bool:

@@ -224,11 +224,3 @@ def test_a_scan_as_published_leaves_its_order_and_the_fixed_one_restores_it():
         outputs.append((built.run(), built.inputs["x"]))
     assert torch.equal(outputs[0][0], outputs[0][1].flip(1))
     assert torch.equal(*outputs[1])
-
-
-@pytest.mark.parametrize(
-    ("count", "wanted", "chosen"),
-    [(9, 4, [0, 3, 5, 8]), (3, 64, [0, 1, 2]), (1, 4, [0]), (7, 1, [0])],
-)
-def test_sampled_rows_reach_from_first_to_last(count, wanted, chosen):
-    assert builders._spread(count, wanted) == chosen

@@ -320,7 +320,9 @@ def test_equal_seeds_draw_equal_inputs_and_others_do_not(call, plant, what):
     assert not torch.equal(first, other)
 
 
-def test_nothing_of_a_case_outlives_the_collection_that_the_worker_makes_after_it(call, monkeypatch):
+def test_nothing_of_a_case_outlives_the_collection_that_the_worker_makes_after_it(
+    call, monkeypatch
+):
     class Loop(nn.Module):
         def __init__(self):
             super().__init__()

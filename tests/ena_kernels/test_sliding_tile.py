@@ -225,7 +225,7 @@ def test_eager_gathers_no_more_than_its_budget(monkeypatch):
     assert max(sizes) <= 20_000
 
 
-@pytest.mark.parametrize(("budget", "splits_heads"), [(60_000, False), (3_500, True)])
+@pytest.mark.parametrize(("budget", "splits_heads"), [(90_000, False), (7_000, True)])
 def test_eager_scores_in_float64_fit_the_budget(budget, splits_heads, monkeypatch):
     sizes, heads = [], set()
     attend = eager._attend
