@@ -5,6 +5,7 @@ from contextlib import contextmanager, suppress
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from secrets import token_hex
 from typing import TYPE_CHECKING, Any
 
 from bench.contenders import lookup
@@ -131,7 +132,7 @@ def new_session(
             raise
         directory = RunDirectory.create(
             path,
-            run_id=path.name,
+            run_id=_new_run_id(path),
             cases=[item.case for item in planned],
             options=made.options(),
         )
@@ -201,6 +202,11 @@ def decided(device: str, machine: "Machine") -> str:
 def new_run_path() -> Path:
     """Where a run goes unless the user says: runs/ and the time in UTC."""
     return Path("runs") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
+
+
+def _new_run_id(path: Path) -> str:
+    """The name of the directory and six digits: rows of two runs called alike stay apart."""
+    return f"{path.resolve().name}-{token_hex(3)}"
 
 
 def _undo(log: Path, made: Sequence[Path]) -> None:

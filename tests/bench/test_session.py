@@ -156,7 +156,7 @@ def test_a_new_session_writes_its_cases_and_the_settled_device(tmp_path, workers
         assert not active.executor.is_closed
     assert workers.made[0].is_closed
     kept = RunDirectory.open(path)
-    assert kept.run_id == "one"
+    assert kept.run_id.startswith("one-")
     assert list(kept.cases) == [item.case for item in active.planned]
     assert kept.options == {
         "grid": "quick",
@@ -234,7 +234,7 @@ def test_a_resumed_session_has_the_cases_and_settings_it_was_made_with(tmp_path,
         assert again.request.grid.name == "quick"
         assert again.planned == first.planned
         assert again.executor.settings == made.settings
-        assert again.directory.run_id == "run"
+        assert again.directory.run_id == first.directory.run_id
     assert len(workers.made) == 2
 
 
@@ -286,3 +286,12 @@ def test_executor_of_passes_the_request_on(tmp_path, monkeypatch):
         "log_path": tmp_path / "log.txt",
         "measure": "a:b",
     }
+
+
+def test_two_runs_in_folders_of_one_name_are_two_runs(tmp_path, workers):
+    made = request_of()
+    ids = []
+    for folder in ("before", "after"):
+        with session.new_session(made, tmp_path / folder / "run") as active:
+            ids.append(active.directory.run_id)
+    assert ids[0] != ids[1]
