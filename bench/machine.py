@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING, Any
 from bench import host
 from bench.host import MIB
 from bench.nvml import LOCKED_BIT, current_gpu, num_foreign
-from bench.timers import Call
+from bench.queued_events import Call
 from bench.timing import Settings, measure
 
 if TYPE_CHECKING:

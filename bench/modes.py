@@ -6,7 +6,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from bench.timers import no_reset
+from bench.queued_events import no_reset
 from bench.workload import Workload
 
 

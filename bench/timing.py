@@ -9,7 +9,8 @@ from typing import Any, Self
 
 from bench import stats
 from bench.errors import UsageError
-from bench.timers import Call, EventTimer, GraphTimer, Now, Sample, Timer, WallTimer, no_reset
+from bench.queued_events import Call, Now, Sample, no_reset
+from bench.timers import EventTimer, GraphTimer, Timer, WallTimer
 
 TIMERS = ("auto", "events", "graph", "wall")
 STOP_REASONS = ("converged", "budget")

@@ -189,6 +189,27 @@ def test_a_contender_that_the_grid_lacks_at_its_level_borrows_the_grids_axes():
     ]
 
 
+def test_what_the_command_line_names_is_never_dropped(nothing_installed):
+    text = "[[cases]]\ncanvas = '64x64'"
+    (windowed,) = plan(text, window=["24x48"], sparsity=["0.9"])
+    assert windowed.case.window == (24, 48)
+    assert windowed.case.sparsity_target is None
+    (sized,) = plan(text, heads=["5"], size=["small"], depth=["4"])
+    assert (sized.case.heads, sized.case.head_dim, sized.case.depth) == (5, 64, 4)
+
+
+def test_ena_without_a_layer_of_each_kind_is_unsupported(nothing_installed):
+    for interleave, absent in (
+        ("linear-first", "attention"),
+        ("attention-first", "recurrence"),
+        ("stacked", "attention"),
+    ):
+        (planned,) = plan("[[cases]]", depth=["1"], interleave=[interleave])
+        assert f"no layer of {absent}" in planned.reason
+    (planned,) = plan("[[cases]]", depth=["2"])
+    assert planned.reason is None
+
+
 def test_a_length_replaces_named_canvases_and_keeps_their_rank():
     planned = plan("[[cases]]\nimpl = 'eager'\ncanvas = ['32x64', '8x16x16']", seq_len=["4096"])
     assert [p.case.canvas for p in planned] == [(64, 64), (16, 16, 16)]
@@ -236,6 +257,9 @@ def test_paper_covers_what_it_promises(everything_installed):
         ("[[cases]]", {"batch": ["0"]}, "batch '0' is not a positive whole number"),
         ("[[cases]]", {"canvas": ["64x60"], "tile": ["8x16"]}, "tile 8x16 does not divide"),
         ("[[cases]]", {"seq_len": ["1000"], "ndim": ["2"]}, "1000"),
+        ("[[cases]]", {"canvas": ["64x64"], "seq_len": ["1024"]}, "canvas and seq_len are both"),
+        ("[[cases]]\ncanvas = '64x64'\nseq_len = 1024", {}, "canvas and seq_len are both"),
+        ("[[cases]]", {"canvas": ["4096"], "window": ["24x48"]}, "window 24x48 has 2 axes"),
     ],
 )
 def test_a_bad_grid_is_a_usage_error_with_a_way_out(text, axes, complaint):

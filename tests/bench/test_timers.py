@@ -9,7 +9,8 @@ import torch
 
 from bench import timers
 from bench.errors import EnaBenchError
-from bench.timers import EventTimer, GraphTimer, QueuedEvents, Sample, WallTimer, no_reset
+from bench.queued_events import QueuedEvents, Sample, no_reset
+from bench.timers import EventTimer, GraphTimer, WallTimer
 
 
 class Clock:

@@ -9,7 +9,8 @@ from itertools import chain, repeat
 import pytest
 
 from bench.errors import UsageError
-from bench.timers import EventTimer, GraphTimer, Sample, WallTimer
+from bench.queued_events import Sample
+from bench.timers import EventTimer, GraphTimer, WallTimer
 from bench.timing import Settings, Timing, measure, resolve_timer, sample_adaptively
 
 

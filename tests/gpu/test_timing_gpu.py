@@ -9,7 +9,8 @@ from triton.testing import do_bench
 
 from bench import stats
 from bench.errors import EnaBenchError
-from bench.timers import EventTimer, QueuedEvents, no_reset
+from bench.queued_events import QueuedEvents, no_reset
+from bench.timers import EventTimer
 from bench.timing import Settings, measure
 
 pytestmark = pytest.mark.gpu
