@@ -27,7 +27,8 @@ def parse_block(block: Mapping[str, Any], *, where: str) -> Block:
     """Check a table of axes; a single value stands for a list of one.
 
     Raises:
-        UsageError: an unknown axis, an empty one, or a value that the axis does not take.
+        UsageError: an unknown axis, an empty one, a value that the axis does not take, or both a
+            canvas and a length.
     """
     parsed: Block = {}
     for axis, values in block.items():
@@ -40,6 +41,12 @@ def parse_block(block: Mapping[str, Any], *, where: str) -> Block:
                 try_=f"leave {axis} out to get its default",
             )
         parsed[axis] = [_PARSERS[axis](value, axis) for value in listed]
+    if {"canvas", "seq_len"} <= parsed.keys():
+        raise UsageError(
+            f"{where}: canvas and seq_len are both named",
+            expected="a canvas, or a length that a canvas is chosen for",
+            try_="leave seq_len out; the canvas has a length",
+        )
     return parsed
 
 

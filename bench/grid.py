@@ -280,8 +280,16 @@ def _tiles_and_windows(
     if not tiles:
         yield None, None
         return
-    windows: Sequence[Shape | None] = _of_rank(block, "window", len(canvas)) or [None]
-    yield from product(tiles, windows)
+    windows: Sequence[Shape | None] = _of_rank(block, "window", len(canvas))
+    if "window" in block and not windows:
+        named = block["window"][0]
+        raise UsageError(
+            f"window {shape_text(named)} has {len(named)} axes, canvas {shape_text(canvas)} has "
+            f"{len(canvas)}",
+            expected="a window for every number of axes that canvases of the grid have",
+            try_=f"--window {shape_text(tiles[0])}",
+        )
+    yield from product(tiles, windows or [None])
 
 
 def _of_rank(block: Block, axis: str, ndim: int) -> list[Shape]:
@@ -312,22 +320,17 @@ def _blocks_for(name: str, blocks: Sequence[Block], changes: Block) -> list[Bloc
 
 
 def _replace_axes(block: Block, changes: Block) -> Block:
-    """The block with its other axes replaced; a canvas rules out a length, and the reverse."""
+    """The block with its other axes replaced; what a new value rules out of the old ones goes."""
     changed = dict(block)
     for axis, values in changes.items():
         if axis in ("level", "contender"):
             continue
-        if axis == "canvas":
-            for other in ("seq_len", "ndim"):
-                changed.pop(other, None)
         if axis in ("seq_len", "ndim") and "canvas" in changed and "canvas" not in changes:
             canvases = changed.pop("canvas")
             changed.setdefault("ndim", sorted({len(canvas) for canvas in canvases}))
             changed.setdefault("seq_len", sorted({math.prod(canvas) for canvas in canvases}))
-        if axis == "sparsity":
-            changed.pop("window", None)
-        if axis == "size":
-            for other in ("heads", "head_dim", "depth"):
+        for other in _RULED_OUT.get(axis, ()):
+            if other not in changes:
                 changed.pop(other, None)
         changed[axis] = list(values)
     return changed
@@ -345,6 +348,11 @@ def _check_installed(contender: Contender) -> None:
 
 
 _BASE: Block = {"level": [DEFAULTS["level"]], "contender": [DEFAULTS["contender"]]}
+_RULED_OUT = {
+    "canvas": ("seq_len", "ndim"),
+    "sparsity": ("window",),
+    "size": ("heads", "head_dim", "depth"),
+}
 _INNER = (
     "impl",
     "mode",
