@@ -7,6 +7,7 @@ from itertools import product
 from bench.case import Case
 from bench.contenders import ANY_DTYPE, Contender, Rule
 from ena_kernels.scans.catalog import scan_reason
+from ena_kernels.sizes import INTERLEAVES, attention_layers
 
 HALF = ("bfloat16", "float16")
 SINGLE_AND_HALF = ("float32", "bfloat16", "float16")
@@ -42,6 +43,15 @@ def needs_full_window(case: Case) -> str | None:
 def needs_runnable_scan(case: Case) -> str | None:
     reason = scan_reason(case.scan or "uni", case.canvas, case.heads)
     return None if reason is None else reason.split("\n")[0]
+
+
+def needs_layers_of_both_kinds(case: Case) -> str | None:
+    interleave = case.interleave or INTERLEAVES[0]
+    attends = attention_layers(case.depth, interleave)
+    if all(attends) or not any(attends):
+        absent = "recurrence" if attends[0] else "attention"
+        return f"ENA of depth {case.depth}, {interleave}, has no layer of {absent}"
+    return None
 
 
 def head_dim_at_most(limit: int) -> Rule:
@@ -202,6 +212,8 @@ def _contender(
     """Combine parts: needs and rules add up, devices, dtypes and modes must suit all."""
     impls = list(dict.fromkeys(part.impl for part in parts))
     rules = [_AXIS_RULES[axis] for axis in axes if axis in _AXIS_RULES]
+    if name == "ena":
+        rules.append(needs_layers_of_both_kinds)
     if "sparsity" in axes and "tile" not in axes:
         rules.append(needs_full_window)
     modes = ("fwd", "bwd", "fwdbwd", "step") if level == "model" else ("fwd", "bwd", "fwdbwd")

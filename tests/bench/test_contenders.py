@@ -136,6 +136,7 @@ def test_dense_attention_in_ena_runs_at_sparsity_zero_only():
         impl="sdpa_flash+eager",
         mode="fwd",
         canvas=(96,),
+        depth=2,
         scan="uni",
     )
     assert dense.why_not(case.with_(sparsity_target=0.0)) is None
