@@ -123,7 +123,9 @@ class Row:
     )
     # correctness
     verified: str | None = column(
-        "compared with float64: `twin` (small shape, with gradients), `twin+full`, `twin+sampled`"
+        "compared with float64: `twin` (small shape, with gradients), and of the full size"
+        " `twin+full` (all of it), `twin+sampled` (some rows or heads), `twin+blocks` (some rows"
+        " of every block, from its actual input); `twin` alone where float64 takes too much"
     )
     error_forward: float | None = column(
         "relative L2 error of the output, the worse of twin and full size"

@@ -1,16 +1,24 @@
 """A module becomes a workload whose truth is what it was told to be, drawn alike on both sides."""
 
 import math
+import weakref
 
 import pytest
 import torch
 from torch import nn
 
-from bench import verify, workload
+from bench import builders, verify, workload
 from bench.case import Case
 from bench.contenders import Contender
 from bench.outcome import Incorrect
-from bench.workload import dtype_of, module_workload, normal, relative_error
+from bench.workload import (
+    SpotCheck,
+    dtype_of,
+    if_affordable,
+    module_workload,
+    normal,
+    relative_error,
+)
 
 CASE = Case(
     level="layer",
@@ -120,6 +128,78 @@ def test_a_full_size_that_would_take_minutes_is_not_repeated_in_float64(monkeypa
     for case in (dear, unknown):
         built = module_workload(case, Gated)
         assert built.spot_check(built.run()) is None
+
+
+def test_where_a_full_repetition_is_too_dear_a_part_is_compared_if_there_is_a_way(monkeypatch):
+    seen = []
+
+    def sampled(module, x, output):
+        seen.append((module, x.requires_grad, output.shape))
+        return SpotCheck(error=0.25, part="blocks")
+
+    built = module_workload(CASE, Gated, sampled=sampled)
+    assert built.spot_check(built.run()).part == "full"
+    monkeypatch.setattr(workload, "AFFORDABLE_TOKENS", 20)
+    assert built.spot_check(built.run()) == SpotCheck(error=0.25, part="blocks")
+    assert seen == [(built.forward, False, (3, 7, 10))]
+
+
+LACKS_MEMORY = [
+    torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 GiB."),
+    RuntimeError("CUDA error: out of memory"),
+    RuntimeError("DefaultCPUAllocator: can't allocate memory: you tried to allocate 99 bytes"),
+    MemoryError(),
+]
+
+
+@pytest.mark.parametrize("error", LACKS_MEMORY, ids=lambda error: type(error).__name__)
+def test_a_truth_that_does_not_fit_into_memory_is_given_up_and_what_it_held_is_freed(error):
+    held = []
+
+    @if_affordable
+    def spot_check(output):
+        large = output.double()
+        held.append(weakref.ref(large))
+        failure = type(error)(*error.args)
+        raise failure
+
+    assert spot_check(torch.ones(5)) is None
+    assert [ref() for ref in held] == [None]
+
+
+@pytest.mark.parametrize(
+    "error", [RuntimeError("mat1 and mat2 shapes cannot be multiplied"), Incorrect("wrong shape")]
+)
+def test_no_other_error_of_a_spot_check_is_swallowed(error):
+    @if_affordable
+    def spot_check(output):
+        raise error
+
+    with pytest.raises(type(error)) as caught:
+        spot_check(torch.ones(5))
+    assert caught.value is error
+
+
+class Hungry(Gated):
+    """Runs in float32 and finds no memory in float64."""
+
+    def forward(self, x):
+        if x.dtype == torch.float64:
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 GiB.")
+        return super().forward(x)
+
+
+def test_memory_that_the_truth_lacks_is_not_the_fault_of_the_contender(monkeypatch):
+    built = module_workload(CASE, Hungry)
+    assert verify.check_full(built, CASE, built.run(), 0) is None
+
+    def unaffordable(*tensors):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 64.00 GiB.")
+
+    monkeypatch.setattr(builders, "attention_rows", unaffordable)
+    case = CASE.with_(level="op", contender="attention", depth=1)
+    built = builders.operator(case)
+    assert verify.check_full(built, case, built.run(), 0) is None
 
 
 def test_the_relative_error_of_a_tensor():
