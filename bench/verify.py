@@ -95,12 +95,16 @@ def seeded_output(workload: Workload, seed: int) -> Tensor:
         return workload.run()
 
 
-def shuffle_inputs(workload: Workload) -> None:
-    """Give the inputs fresh values of the same distribution."""
+def shuffle_inputs(workload: Workload) -> bool:
+    """Give the inputs fresh values of the same distribution; return whether any changed."""
+    is_changed = False
     with torch.no_grad():
         for leaf in workload.inputs.values():
             if leaf.is_floating_point():
-                leaf.copy_(leaf[..., torch.randperm(leaf.shape[-1], device=leaf.device)])
+                order = torch.randperm(leaf.shape[-1], device=leaf.device)
+                is_changed = is_changed or bool((order.diff() != 1).any())
+                leaf.copy_(leaf[..., order])
+    return is_changed
 
 
 def check_twin(contender: Contender, twin: Case, seed: int) -> Agreement:

@@ -294,12 +294,25 @@ def test_a_contender_that_kept_its_first_output_is_incorrect(call, plant, monkey
     with pytest.raises(Incorrect, match="output differs from float64"):
         call(DOUBLE)
     assert call.phases[-1] == "verify again"
-    # an expensive comparison is not made twice
+    # an expensive comparison is not made twice, but fresh inputs must change the output
     monkeypatch.setattr(measurement, "CHEAP_CHECK_S", 0.0)
     made = plant(remembered)
-    assert call(DOUBLE).status == "ok"
+    with pytest.raises(Incorrect, match="fresh inputs give the output of the old ones"):
+        call(DOUBLE)
     (full,) = [workload for case, workload in made if case == DOUBLE]
     assert full.spot_check.num_calls == 1
+
+
+def test_an_output_buffer_that_timing_overwrites_is_not_compared_with_itself(call, plant):
+    def into_one_buffer(self, x):
+        if self.num_calls == 1:
+            self.buffer = torch.empty_like(x)
+        return self.buffer.copy_((2 if self.num_calls < 9 else 2.5) * x.detach())
+
+    made = plant(into_one_buffer, modes=("fwd",))
+    with pytest.raises(Incorrect, match="after timing, the output of the same inputs"):
+        call(DOUBLE)
+    assert made[0][1].forward.num_calls > 9
 
 
 def test_a_twin_is_verified_once_for_all_lengths(call, plant):
