@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
 LIBRARIES = {
     "flash_attn": ("flash-attn",),
-    "flash_attn_3": ("flash-attn-3",),
+    "flash_attn.cute": ("flash-attn-4",),
     "fla": ("flash-linear-attention", "fla-core"),
     "natten": ("natten",),
 }

@@ -80,11 +80,12 @@ def test_row_values_on_a_cpu_are_those_of_the_host():
 
 
 def test_libraries_are_looked_up_without_being_imported(monkeypatch):
-    versions = {"fla-core": "0.6.1", "natten": "0.21.0", "ena-bench": "0.1.0"}
+    versions = {"fla-core": "0.6.1", "natten": "0.21.0", "flash-attn-4": "4.0.0b36"}
     monkeypatch.setattr(machine, "_version", versions.get)
     assert {k: v for k, v in facts().libraries.items() if k != "cudnn"} == {
         "fla": "0.6.1",
         "natten": "0.21.0",
+        "flash_attn.cute": "4.0.0b36",
     }
     assert "natten" not in sys.modules
 
