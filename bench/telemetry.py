@@ -151,8 +151,9 @@ def timing_warnings(
 
 
 def _machine_warnings(summary: Summary) -> Iterator[str]:
-    slowest_mhz = units.significant(summary.sm_clock_mhz_min).replace(",", "")
-    lock = f"sudo nvidia-smi --lock-gpu-clocks={slowest_mhz}"
+    slowest_mhz = summary.sm_clock_mhz_min
+    lock = "sudo nvidia-smi --lock-gpu-clocks="
+    lock += "MHZ, a clock it can hold" if slowest_mhz is None else f"{slowest_mhz:.0f}"
     if summary.throttle_reasons:
         names = ", ".join(summary.throttle_reasons)
         yield f"throttled: the driver held the clock down ({names}); cool the GPU, or {lock}"

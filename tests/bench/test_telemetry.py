@@ -173,6 +173,8 @@ def test_throttling_names_the_reason_and_a_clock_to_lock():
     warning = only(timing_warnings(replace(QUIET, throttle_reasons=("sw_power_cap",)), STEADY))
     assert "sw_power_cap" in warning
     assert "nvidia-smi --lock-gpu-clocks=1740" in warning
+    unread = Summary(duration_s=1.0, throttle_reasons=("sw_power_cap",))
+    assert "n/a" not in only(timing_warnings(unread, STEADY))
 
 
 def test_a_moving_clock_says_from_where_to_where():
