@@ -148,7 +148,7 @@ def check_twin(contender: Contender, twin: Case, seed: int) -> Agreement:
 
 
 def check_full(workload: Workload, case: Case, output: Tensor, seed: int) -> SpotCheck | None:
-    """Compare a full-size output with float64 where the workload can; None where it cannot.
+    """Compare a full-size output with float64 where the workload and memory can; else None.
 
     Raises:
         Incorrect: the output has another shape, is not finite, or is too far from float64.
@@ -156,7 +156,7 @@ def check_full(workload: Workload, case: Case, output: Tensor, seed: int) -> Spo
     if not bool(torch.isfinite(output).all()):
         raise Incorrect("the output holds NaN or infinity (full size)")
     torch.manual_seed(seed)
-    spot = workload.spot_check(output) if workload.spot_check is not None else None
+    spot = _spot(workload, output)
     budget = forward_budget(case)
     if spot is not None and not spot.error <= budget:
         raise Incorrect(
@@ -166,6 +166,14 @@ def check_full(workload: Workload, case: Case, output: Tensor, seed: int) -> Spo
             error_budget_used=math.inf if math.isnan(spot.error) else spot.error / budget,
         )
     return spot
+
+
+def _spot(workload: Workload, output: Tensor) -> SpotCheck | None:
+    try:
+        return workload.spot_check(output) if workload.spot_check is not None else None
+    except torch.OutOfMemoryError:
+        # the contender itself has just run: what does not fit is float64
+        return None
 
 
 def _as_float64(workload: Workload) -> Mapping[str, Tensor]:

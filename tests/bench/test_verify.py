@@ -286,6 +286,16 @@ def test_a_spot_check_that_is_nan_is_incorrect():
     assert caught.value.values["error_budget_used"] == math.inf
 
 
+def test_memory_that_float64_alone_lacks_is_not_held_against_the_contender():
+    def spot(output):
+        raise torch.OutOfMemoryError("float64 takes four times as much")
+
+    workload = contender_of(product, spot=lambda inputs: spot).workload(CASE)
+    assert verify.check_full(workload, CASE, workload.run(), 0) is None
+    with pytest.raises(Incorrect, match="NaN or infinity"):
+        verify.check_full(workload, CASE, workload.run() * math.nan, 0)
+
+
 def test_without_a_spot_check_only_finiteness_is_checked_at_full_size():
     workload = contender_of(product).workload(CASE)
     assert verify.check_full(workload, CASE, workload.run(), 0) is None
