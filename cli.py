@@ -150,11 +150,12 @@ def run(**options: Any) -> None:
     """Measure a grid of cases; with no option the preset quick on the best device."""
     from bench import session
 
+    if options["resume"]:
+        _refuse_with_resume()
     if options["dry_run"]:
         _show_plan(options)
         return
     if options["resume"]:
-        _refuse_with_resume()
         opened = session.resumed_session(options["resume"])
     else:
         made = _request(options, rounds=options["rounds"])

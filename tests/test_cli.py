@@ -224,7 +224,9 @@ def test_a_resumed_run_measures_only_what_is_missing_and_prints_one_document(fin
     assert rows_of(path) == [first, second]
 
 
-@pytest.mark.parametrize("options", [["--mode", "bwd"], ["--rounds", "3"], ["-o", "x"]])
+@pytest.mark.parametrize(
+    "options", [["--mode", "bwd"], ["--rounds", "3"], ["-o", "x"], ["--dry-run"]]
+)
 def test_a_resumed_run_keeps_its_cases_and_settings(options, finished, no_worker):
     done = ena_bench("run", "--resume", finished[1], *options)
     assert done.exit_code == 2
