@@ -3,7 +3,8 @@
 The anchor of a case is the fastest successful Transformer (level `op`: full attention) of the same
 level, mode, setting, timer and canvas whose implementation is a flash kind; without one, the
 fastest of any implementation. Full attention costs the same on every canvas of a length, so where
-none ran on the canvas itself, one on another canvas of the same length stands in.
+none ran on the canvas itself, one on another canvas of the same length stands in. Of several runs
+the case's own comes first: others may have had another torch or another commit.
 """
 
 from collections.abc import Mapping, Sequence
@@ -41,6 +42,7 @@ def attach(cases: list[Record], *, held_fixed: Sequence[str]) -> None:
     for case in cases:
         key = tuple(case[n] for n in same)
         candidates = [] if case["contender"] in NOT_MIXERS else by_length.get(key, [])
+        candidates = [c for c in candidates if c["run_id"] == case["run_id"]] or candidates
         on_canvas = [c for c in candidates if c["canvas"] == case["canvas"]]
         case |= _against(case, _best(on_canvas or candidates))
 

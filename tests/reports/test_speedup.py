@@ -34,6 +34,16 @@ def test_the_anchor_is_the_fastest_flash_transformer(row):
     assert ena["speedup"] == pytest.approx(1.5)
 
 
+def test_an_anchor_of_the_same_run_comes_before_a_faster_one_of_another(row):
+    rows = [
+        row(run_id="old", impl="flash_attn", latency_ms=3.0),
+        row(run_id="new", impl="sdpa_cudnn", latency_ms=4.0),
+        row(run_id="new", **ENA, latency_ms=2.0),
+    ]
+    assert _ena(rows)["speedup"] == pytest.approx(2.0)
+    assert _ena([rows[0], rows[2]])["speedup"] == pytest.approx(1.5)
+
+
 def test_without_a_flash_transformer_the_fastest_other_one_stands_in_and_says_so(row):
     rows = [row(impl="eager", latency_ms=9.0), row(impl="flex", latency_ms=6.0), row(**ENA)]
     ena = _ena(rows)
