@@ -198,7 +198,7 @@ def linear_bytes(tokens: int, d_in: int, d_out: int, element_bytes: int) -> Pass
 
 
 def scan_bytes(dims: Dims, scan: str, variant: str, element_bytes: int) -> Passes:
-    """Split and merge, each as one kernel (SPEC 5.4); the backward transposes both."""
+    """Split and merge by a given order, each as one kernel; the backward transposes both."""
     split, merge = _SCAN_TENSORS.get((scan, variant)) or _SCAN_TENSORS[scan, "fixed"]
     tensor = dims.tokens * dims.model_dim * element_bytes
     moved = float((split + merge) * tensor)
@@ -206,8 +206,7 @@ def scan_bytes(dims: Dims, scan: str, variant: str, element_bytes: int) -> Passe
     if scan == "random":
         moved += num_moves * dims.tokens * INDEX_BYTES
     if scan == "learnable":
-        matrix = num_moves * dims.seq_len**2 * element_bytes
-        return Passes(moved + matrix, moved * 1.5 + 2 * matrix)
+        moved += num_moves * dims.seq_len**2 * element_bytes
     return Passes(moved, moved)
 
 
@@ -297,7 +296,9 @@ def _case_flops(case: Case, attended: float) -> Passes:
             case "delta_rule":
                 return delta_rule_flops(dims)
             case "scan":
-                return scan_flops(dims, scan, variant)
+                # the order is given, so the backward is the forward transposed
+                forward = scan_flops(dims, scan, variant).forward
+                return Passes(forward, forward)
         return attention_flops(dims, attended)
     num_attending = sum(_attends(case))
     total = (
