@@ -34,7 +34,7 @@ LIBRARIES = {
 """Optional libraries: import name and the distributions that may bring it."""
 
 WANTED = {
-    "triton": ("3.6", "our own kernels", "pip install 'triton>=3.6'"),
+    "triton": ("3.6", "impls flex and fla", "pip install 'triton>=3.6'"),
     "flash_attn": ("2.8", "impl flash_attn", "pip install 'ena-bench[flash-attn]'"),
     "fla": ("0.6", "impl fla", "pip install 'ena-bench[fla]'"),
     "natten": ("0.21", "impl natten", "pip install 'ena-bench[natten]'"),
