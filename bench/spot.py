@@ -39,6 +39,8 @@ def check_blocks(module: nn.Module, plain: nn.Module, x: Tensor, output: Tensor)
     Attention is computed for the last sequence, at the first and the middle tile, or at NUM_ROWS
     queries where there are no tiles; a recurrence for all its tokens, of which the MLP takes
     NUM_ROWS. The random orders of a scan are those of `output` if the caller seeds alike.
+    Memory: blocks are compared one at a time; the most is a recurrence, about 15 tensors
+    ``[B, L, C]`` in float64 for each pass of its scan (B is 1 but for a random one).
 
     Args:
         module: A stack of `Block`, or a `Model` of one.
