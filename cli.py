@@ -175,15 +175,20 @@ def _measure_all(active: "Session", options: dict[str, Any]) -> "Summary":
             active.directory,
             active.executor,
             rounds=active.request.rounds,
-            seed=active.request.settings.seed,
+            seed=_order_seed(active, options),
             budget_s=options["budget"],
             fresh_workers=options["fresh_workers"],
             on_event=progress.show,
         )
 
 
+def _order_seed(active: "Session", options: dict[str, Any]) -> int:
+    """A resumed run takes an order of its own: others may be at work in its directory."""
+    return active.request.settings.seed + (os.getpid() if options.get("resume") else 0)
+
+
 def _finish(path: Path, summary: "Summary", options: dict[str, Any]) -> None:
-    """The last screen, or the one JSON document; exit 1 if nothing could be measured."""
+    """The last screen, or the one JSON document; exit 1 if a case failed or none is ok."""
     from bench.results import load
     from reports import screen
     from reports.report import write_report
@@ -200,8 +205,11 @@ def _finish(path: Path, summary: "Summary", options: dict[str, Any]) -> None:
         click.echo(
             screen.final(rows, path=path, summary=summary, problems=problems, report=written)
         )
-    if not (rows["status"] == "ok").any():
+    if rows["status"].isin(_FAILURES).any() or not (rows["status"] == "ok").any():
         click.get_current_context().exit(1)
+
+
+_FAILURES = ("incorrect", "fallback", "crashed", "failed", "timeout")
 
 
 def _refuse_with_resume() -> None:

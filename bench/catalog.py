@@ -97,7 +97,7 @@ _ATTENTION = (
         dtypes=HALF,
         rules=(head_dim_at_most(256),),
         cuda=(r"(?i)flash|fmha",),
-        rank=(("cuda", 1),),
+        rank=(("cuda", 2),),
     ),
     _Part(
         impl="sdpa_cudnn",
@@ -105,7 +105,7 @@ _ATTENTION = (
         dtypes=HALF,
         rules=(head_dim_at_most(128),),
         cuda=(r"(?i)cudnn",),
-        rank=(("cuda", 2),),
+        rank=(("cuda", 1),),
     ),
     _Part(
         impl="sdpa_flash",
