@@ -150,6 +150,12 @@ def run(**options: Any) -> None:
     """Measure a grid of cases; with no option the preset quick on the best device."""
     from bench import session
 
+    if options["budget"] is not None and not options["budget"] > 0:
+        raise UsageError(
+            f"budget {options['budget']:g} is not positive",
+            expected="seconds after which no case is begun",
+            try_="--budget 300",
+        )
     if options["resume"]:
         _refuse_with_resume()
     if options["dry_run"]:
@@ -161,7 +167,11 @@ def run(**options: Any) -> None:
         made = _request(options, rounds=options["rounds"])
         opened = session.new_session(made, options["out"] or session.new_run_path())
     with opened as active:
-        summary = _measure_all(active, options)
+        try:
+            summary = _measure_all(active, options)
+        except KeyboardInterrupt:
+            click.echo(f"next         ena-bench run --resume {active.directory.path}", err=True)
+            raise
     _finish(active.directory.path, summary, options)
 
 

@@ -9,6 +9,7 @@ import tomllib
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from itertools import product
 from pathlib import Path
 from typing import Any
@@ -49,6 +50,11 @@ def preset_names() -> list[str]:
     )
 
 
+def preset_file(name: str) -> Traversable:
+    """Where a shipped preset is."""
+    return files("bench") / "presets" / f"{name}.toml"
+
+
 def load_preset(name: str) -> Grid:
     """Read a shipped preset.
 
@@ -56,9 +62,7 @@ def load_preset(name: str) -> Grid:
         UsageError: there is no preset of that name.
     """
     check_known("preset", name, preset_names())
-    return parse_grid(
-        files("bench").joinpath("presets").joinpath(f"{name}.toml").read_text(), name=name
-    )
+    return parse_grid(preset_file(name).read_text(), name=name)
 
 
 def load_file(path: Path) -> Grid:

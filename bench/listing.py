@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from typing import Any
 
 from bench.contenders import Contender, registry
-from bench.grid import Planned, load_preset, preset_names
+from bench.grid import Planned, load_preset, preset_file, preset_names
 from ena_kernels.scans.catalog import SCANS, scan_passes, scan_reason
 
 Rows = list[dict[str, Any]]
@@ -28,9 +28,14 @@ def contenders(device: str) -> Rows:
 
 
 def presets() -> Rows:
-    """The shipped grids."""
+    """The shipped grids, and the file of each to copy and change."""
     return [
-        {"preset": name, "description": load_preset(name).description} for name in preset_names()
+        {
+            "preset": name,
+            "description": load_preset(name).description,
+            "file": str(preset_file(name)),
+        }
+        for name in preset_names()
     ]
 
 

@@ -97,6 +97,7 @@ class RunDirectory:
         found = run._document.get("schema_version")
         if found != SCHEMA_VERSION:
             raise other_version(path, found)
+        run._results.mkdir(exist_ok=True)
         remove_orphans(run._results)
         return run
 

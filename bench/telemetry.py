@@ -9,7 +9,7 @@ from typing import Any, NamedTuple, Self
 
 from bench import stats, units
 from bench.nvml import IDLE_BIT, THROTTLE_BITS, Gpu, current_gpu, num_foreign
-from bench.timing import Timing
+from bench.timing import FEWEST_FOR_INTERVAL, Timing
 
 PERIOD_S = 0.05
 
@@ -178,16 +178,21 @@ def _sample_warnings(timing: Timing, precision: float) -> Iterator[str]:
     if middle <= 0.0:
         return
     half_width = stats.relative_half_width(samples)
-    if timing.stop_reason == "budget" and half_width > precision:
+    if len(samples) < FEWEST_FOR_INTERVAL:
+        yield (
+            f"too few samples: {units.plural(len(samples), 'sample')} fitted into the budget, "
+            "and their range is no 95% interval; raise --budget-s"
+        )
+    elif timing.stop_reason == "budget" and half_width > precision:
         yield (
             f"not converged: the median is known to {units.percent(half_width)} after "
-            f"{units.plural(len(samples), 'sample')}; raise budget_s or max_samples"
+            f"{units.plural(len(samples), 'sample')}; raise --budget-s"
         )
     spread = (stats.quantile(samples, 0.95) - stats.quantile(samples, 0.05)) / middle
     if spread > SPREAD_FRACTION:
         yield (
             f"noisy: samples from 5% to 95% span {units.percent(spread)} of the median; "
-            "stop other programs, or measure more rounds"
+            "stop other programs, or add --rounds 5"
         )
     step = stats.clock_step(samples)
     if step is not None and step > precision * middle:

@@ -147,6 +147,7 @@ TOML = '[[cases]]\nlevel = "op"\ncontender = "attention"\n'
         (["--contender", "linear", "--impl", "fla"], "needs fla", "pip install flash-linear"),
         (["--timer", "sundial"], "timer 'sundial' is unknown", "--timer auto"),
         (["--rounds", "0"], "rounds 0 is not positive", "--rounds 1"),
+        (["--budget", "-1"], "budget -1 is not positive", "--budget 300"),
         (["--timeout", "-1"], "timeout -1 is not positive", "--timeout 1"),
         (["--budget-s", "0"], "budget_s is 0", "budget_s = 1.0"),
     ],

@@ -1,5 +1,7 @@
 """What there is, told row by row with the reason why any of it is not available."""
 
+from pathlib import Path
+
 import pytest
 
 from bench import listing
@@ -39,6 +41,7 @@ def test_every_preset_is_listed_with_its_description():
     assert [key for (key,) in rows] == preset_names()
     assert all(len(row["description"]) > 20 for row in rows.values())
     assert "under two minutes" in rows["quick",]["description"]
+    assert "[[cases]]" in Path(rows["quick",]["file"]).read_text()
 
 
 def test_cases_are_listed_by_path_with_the_reason():

@@ -332,6 +332,12 @@ def test_file_and_directory_are_durable_before_the_name_appears(run, monkeypatch
     assert done[1:] == ["rename", "results"]
 
 
+def test_a_run_whose_rows_were_deleted_can_be_resumed(full_run):
+    shutil.rmtree(full_run.path / "results")
+    assert RunDirectory.open(full_run.path).row_paths() == []
+    assert (full_run.path / "results").is_dir()
+
+
 def test_leftovers_of_dead_processes_go_when_a_run_is_resumed(full_run):
     ended = subprocess.Popen(["true"])
     ended.wait()

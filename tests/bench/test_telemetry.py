@@ -189,6 +189,11 @@ def test_foreign_processes_are_counted():
     assert "processes other than this one: 2" in warning
 
 
+def test_a_single_sample_is_not_taken_for_a_precise_one():
+    timing = replace(STEADY, samples_ms=(1.0,), stop_reason="budget")
+    assert only(timing_warnings(QUIET, timing)).startswith("too few samples: 1 sample fitted")
+
+
 def test_a_budget_spent_without_the_precision_says_what_was_reached():
     loose = tuple(1.0 + 0.004 * i for i in range(20))
     timing = replace(STEADY, samples_ms=loose, stop_reason="budget")
