@@ -14,7 +14,6 @@ from bench.workload import (
     SpotCheck,
     SpotChecking,
     Workload,
-    if_affordable,
     module_workload,
     normal,
     relative_error,
@@ -183,7 +182,7 @@ def _workload(
         forward=forward,
         inputs=inputs,
         reference=reference,
-        spot_check=None if spot_check is None else if_affordable(spot_check),
+        spot_check=spot_check,
     )
 
 

@@ -1,7 +1,7 @@
 """Our own contenders: operators from their parts, layers and models from pairs of parts."""
 
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import product
 
 from bench.case import Case
@@ -86,7 +86,13 @@ class _Part:
     rank: tuple[tuple[str, int], ...] = ()
 
 
-_FLEX_CUDA = (r"flex_attention",)
+_FLEX = _Part(
+    impl="flex",
+    devices=("cuda",),
+    dtypes=SINGLE_AND_HALF,
+    rules=(head_dim_power_of_two,),
+    cuda=(r"flex_attention",),
+)
 _ATTENTION = (
     _Part(impl="reference"),
     _Part(impl="eager", rank=(("cpu", 2), ("cuda", 5))),
@@ -114,27 +120,13 @@ _ATTENTION = (
         cuda=(r"pytorch_flash|flash_fwd|flash_bwd",),
         rank=(("cpu", 1), ("cuda", 3)),
     ),
-    _Part(
-        impl="flex",
-        devices=("cuda",),
-        dtypes=SINGLE_AND_HALF,
-        rules=(head_dim_power_of_two,),
-        cuda=_FLEX_CUDA,
-        rank=(("cuda", 4),),
-    ),
+    replace(_FLEX, rank=(("cuda", 4),)),
     _Part(impl="sdpa_math", cpu=(r"attention_math|softmax",), cuda=(r"(?i)softmax",)),
 )
 _SLIDING_TILE = (
     _Part(impl="reference"),
     _Part(impl="eager", rank=(("cpu", 1), ("cuda", 3))),
-    _Part(
-        impl="flex",
-        devices=("cuda",),
-        dtypes=SINGLE_AND_HALF,
-        rules=(head_dim_power_of_two,),
-        cuda=_FLEX_CUDA,
-        rank=(("cuda", 1),),
-    ),
+    replace(_FLEX, rank=(("cuda", 1),)),
     _Part(
         impl="natten",
         needs=("natten",),

@@ -1,9 +1,7 @@
 """What a contender hands to the harness: something callable, its tensors and its truth."""
 
-import gc
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from functools import wraps
 
 import torch
 from torch import Tensor, nn
@@ -11,7 +9,7 @@ from torch.func import functional_call
 
 from bench.case import Case
 from bench.cost import cost
-from bench.outcome import Incorrect, verdict
+from bench.outcome import Incorrect
 
 AFFORDABLE_FLOPS = {"cuda": 3e12, "cpu": 2e10}
 """Largest forward, in useful FLOPs, that is repeated in float64 at full size: about a second."""
@@ -36,29 +34,6 @@ class SpotCheck:
 SpotChecking = Callable[[Tensor], SpotCheck | None]
 
 
-def if_affordable(spot_check: SpotChecking) -> SpotChecking:
-    """The same check; None instead if its own float64 tensors do not fit into memory.
-
-    The contender has run by then, so memory that is short for the truth is not the contender's.
-    What the check held is given back.
-    """
-
-    @wraps(spot_check)
-    def check(output: Tensor) -> SpotCheck | None:
-        try:
-            return spot_check(output)
-        except Exception as err:
-            if verdict(err)[0] != "oom":
-                raise
-        # the exception, now gone, held the tensors of every frame it passed
-        gc.collect()
-        if output.is_cuda:
-            torch.cuda.empty_cache()
-        return None
-
-    return check
-
-
 @dataclass(kw_only=True)
 class Workload:
     """A case made callable.
@@ -71,7 +46,7 @@ class Workload:
         reference: The same function in float64: takes all leaves (inputs and parameters) by name as
             float64 tensors and returns the output, differentiable.
         spot_check: Compares a full-size output with float64 on sampled rows or heads; returns None
-            where the size forbids it. `if_affordable` makes that so where memory runs out.
+            where the size forbids it. Memory that it lacks is not held against the contender.
     """
 
     forward: Callable[..., Tensor]
@@ -124,7 +99,6 @@ def module_workload(
         output: Tensor = functional_call(twin, weights, (leaves["x"],))
         return output
 
-    @if_affordable
     def spot_check(output: Tensor) -> SpotCheck | None:
         if not _is_affordable(case):
             return None if sampled is None else sampled(module, x.detach(), output)
