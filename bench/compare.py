@@ -1,0 +1,383 @@
+"""Pure: a baseline against a candidate, a verdict for each case and one for all of them.
+
+The verdict on a case rests on an interval that knows rounds differ (`bench.resample`), and on what
+is tolerated (`bench.verdict`). False discoveries among many cases are controlled by Benjamini and
+Hochberg's procedure. What worked before and does not work now is broken, whatever else is measured.
+"""
+
+import zlib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, replace
+from typing import NamedTuple
+
+import numpy as np
+import pandas as pd
+from scipy import stats
+
+from bench import units
+from bench.cohort import Cohort, cohorts, differences, software_changes
+from bench.resample import FEWEST_ROUNDS, Floats, Ratio, Rounds, Side, compare_sides
+from bench.verdict import (
+    AMBIGUOUS,
+    BROKEN,
+    FASTER,
+    MORE,
+    NOT_COMPARABLE,
+    SAME,
+    SLOWER,
+    UNKNOWN,
+    Limits,
+    judge,
+    judge_memory,
+)
+
+PASSED = "passed"
+REGRESSION = "regression"
+EXIT_CODES = {PASSED: 0, REGRESSION: 3, NOT_COMPARABLE: 4}
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class CaseComparison:
+    """One case of the baseline; numbers are None where it could not be compared.
+
+    Args:
+        ratio, ratio_lo, ratio_hi: Candidate over baseline with its interval; above 1 is slower.
+        noise_floor: What A/A comparisons of its own rounds differ by, as a fraction.
+        bound: What the whole interval must lie beyond, as a fraction.
+        baseline_ms, candidate_ms: Medians, also where the ratio is one of speed-ups.
+        num_rounds: Successful ones, of the baseline and the candidate.
+        is_control: Its code did not change; the machine is judged by it.
+    """
+
+    case_id: str
+    case_path: str
+    contender: str
+    impl: str
+    verdict: str
+    reason: str = ""
+    ratio: float | None = None
+    ratio_lo: float | None = None
+    ratio_hi: float | None = None
+    p_value: float | None = None
+    q_value: float | None = None
+    noise_floor: float | None = None
+    bound: float | None = None
+    baseline_ms: float | None = None
+    candidate_ms: float | None = None
+    num_rounds: tuple[int, int] = (0, 0)
+    memory_verdict: str = UNKNOWN
+    baseline_mib: float | None = None
+    candidate_mib: float | None = None
+    is_control: bool = False
+
+    @property
+    def memory_ratio(self) -> float | None:
+        if not self.baseline_mib or self.candidate_mib is None:
+            return None
+        return self.candidate_mib / self.baseline_mib
+
+    @property
+    def is_regression(self) -> bool:
+        """Whether it fails a gate."""
+        return self.verdict in (SLOWER, BROKEN) or self.memory_verdict == MORE
+
+    @property
+    def is_suspect(self) -> bool:
+        """Whether more rounds could show that it is slower, or that it is not."""
+        seems_slow = self.ratio is not None and self.ratio > 1.0 + (self.bound or 0.0)
+        return self.verdict == SLOWER or (self.verdict == AMBIGUOUS and seems_slow)
+
+
+class Geomean(NamedTuple):
+    """The geometric mean of the ratios of all compared cases, with its interval."""
+
+    ratio: float
+    lo: float
+    hi: float
+    num_cases: int
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Comparison:
+    """Every case of the baseline with its verdict, and what follows.
+
+    Args:
+        relative_to: The contender whose time every ratio is relative to, in its own run.
+        notes: What a reader should know besides: other versions, too few rounds, new cases.
+    """
+
+    cases: tuple[CaseComparison, ...]
+    geomean: Geomean | None
+    limits: Limits
+    relative_to: str | None = None
+    notes: tuple[str, ...] = field(default=())
+
+    @property
+    def moved_controls(self) -> tuple[CaseComparison, ...]:
+        """Controls that got faster or slower although their code did not change."""
+        return tuple(c for c in self.cases if c.is_control and c.verdict in (SLOWER, FASTER))
+
+    @property
+    def verdict(self) -> str:
+        """`passed`, `regression` or `not comparable`."""
+        others = [c for c in self.cases if not c.is_control]
+        if any(c.verdict == BROKEN or c.memory_verdict == MORE for c in self.cases):
+            return REGRESSION
+        if self.moved_controls:
+            return NOT_COMPARABLE
+        if any(c.verdict == SLOWER for c in others):
+            return REGRESSION
+        if not self.cases or any(c.verdict == NOT_COMPARABLE for c in self.cases):
+            return NOT_COMPARABLE
+        return PASSED
+
+    @property
+    def exit_code(self) -> int:
+        return EXIT_CODES[self.verdict]
+
+    @property
+    def suspects(self) -> tuple[CaseComparison, ...]:
+        """Cases to measure again before any of them fails a gate."""
+        return tuple(c for c in self.cases if c.is_suspect)
+
+
+def compare(
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    limits: Limits | None = None,
+    *,
+    relative_to: str | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """Compare two frames of `bench.row.Row`, case by case.
+
+    Cases that had no result in the baseline are left out and named in a note. Equal frames and
+    seeds give equal results, and a case's numbers do not depend on which others there are.
+
+    Args:
+        relative_to: Compare speed-ups over this contender (`name` or `name/impl`) of the same
+            shape in the same run and round, which also holds across machines.
+    """
+    limits = limits or Limits()
+    sides = _Sides(cohorts(baseline), cohorts(candidate), limits, relative_to)
+    drafts = [sides.draft(case_id, seed) for case_id, c in sides.before.items() if c.ok]
+    cases, geomean = _judged(drafts, limits)
+    return Comparison(
+        cases=cases,
+        geomean=geomean,
+        limits=limits,
+        relative_to=relative_to,
+        notes=(*sides.notes(), *_round_notes(cases)),
+    )
+
+
+def compare_samples(
+    baseline_rounds: Rounds, candidate_rounds: Rounds, limits: Limits, seed: int
+) -> tuple[float, float, float, float]:
+    """(ratio, lo, hi, p_value) of two sets of rounds, each an array of samples in ms.
+
+    Raises:
+        ValueError: no rounds, an empty one, or a sample that is not positive and finite.
+    """
+    return ratio_of(Side(rounds=baseline_rounds), Side(rounds=candidate_rounds), limits, seed)[:4]
+
+
+def ratio_of(baseline: Side, candidate: Side, limits: Limits, seed: int | list[int]) -> Ratio:
+    """The ratio of two sides with its interval, p-value and noise floor.
+
+    Raises:
+        ValueError: as `compare_samples`.
+    """
+    return compare_sides(
+        baseline,
+        candidate,
+        confidence=limits.confidence,
+        num_draws=limits.num_draws,
+        rng=np.random.default_rng(seed),
+    )
+
+
+class _Draft(NamedTuple):
+    """A case before it is known how many others were tested."""
+
+    case: CaseComparison
+    ratio: Ratio | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Sides:
+    """Both runs, case by case."""
+
+    before: Mapping[str, Cohort]
+    after: Mapping[str, Cohort]
+    limits: Limits
+    relative_to: str | None
+
+    def draft(self, case_id: str, seed: int) -> _Draft:
+        old, new = self.before[case_id], self.after.get(case_id)
+        control = self.limits.control
+        known = CaseComparison(
+            case_id=case_id,
+            case_path=old.case_path,
+            contender=old.contender,
+            impl=old.impl,
+            verdict=SAME,
+            is_control=control is not None and old.is_named(control),
+        )
+        if new is None:
+            reason = "was ok and is missing from the candidate"
+            return _Draft(replace(known, verdict=BROKEN, reason=reason), None)
+        if new.failed or not new.ok:
+            reason = f"was ok, now {new.failure()}"
+            return _Draft(replace(known, verdict=BROKEN, reason=reason), None)
+        known = self._with_memory(known, old, new)
+        if reasons := self._obstacles(old, new):
+            reason = "; ".join(reasons)
+            return _Draft(replace(known, verdict=NOT_COMPARABLE, reason=reason), None)
+        return self._compared(known, old, new, seed)
+
+    def notes(self) -> list[str]:
+        """What the verdicts do not say."""
+        old, new = self.before.values(), self.after.values()
+        lines = software_changes(old, new)
+        never_ok = [c for c in old if not c.ok]
+        fixed = [c for c in never_ok if c.case_id in self.after and self.after[c.case_id].ok]
+        fresh = [c for c in new if c.case_id not in self.before]
+        if never_ok:
+            lines.append(
+                f"{units.plural(len(never_ok), 'case')} had no result in the baseline "
+                f"({len(fixed)} of them now ok), such as {never_ok[0].case_path}"
+            )
+        if fresh:
+            lines.append(
+                f"{units.plural(len(fresh), 'case')} not in the baseline, such as "
+                f"{fresh[0].case_path}"
+            )
+        control = self.limits.control
+        if control is not None and not any(c.is_named(control) for c in old):
+            lines.append(f"no case of the baseline is of the control {control}")
+        return lines
+
+    def _with_memory(self, known: CaseComparison, old: Cohort, new: Cohort) -> CaseComparison:
+        baseline_mib, candidate_mib = old.memory_mib(), new.memory_mib()
+        return replace(
+            known,
+            baseline_mib=baseline_mib,
+            candidate_mib=candidate_mib,
+            memory_verdict=judge_memory(baseline_mib, candidate_mib, self.limits).verdict,
+        )
+
+    def _obstacles(self, old: Cohort, new: Cohort) -> list[str]:
+        found = differences(
+            old,
+            new,
+            metric=self.limits.metric,
+            across_machines=self.relative_to is not None,
+            new_kernels=self.limits.new_kernels,
+        )
+        metric = self.limits.metric
+        if not (old.samples(metric) and new.samples(metric)):
+            found.append(f"no samples of {metric}")
+        if self.relative_to is not None and not found and self._anchors(old) is None:
+            found.append(f"no {self.relative_to} of its shape in the same rounds of both runs")
+        return found
+
+    def _compared(self, known: CaseComparison, old: Cohort, new: Cohort, seed: int) -> _Draft:
+        metric = self.limits.metric
+        anchors = self._anchors(old) or (None, None)
+        baseline = _side(old, anchors[0], metric)
+        candidate = _side(new, anchors[1], metric)
+        own_seed = [seed, zlib.crc32(known.case_id.encode())]
+        found = ratio_of(baseline, candidate, self.limits, own_seed)
+        baseline_ms, candidate_ms = _centre_ms(baseline), _centre_ms(candidate)
+        compared = replace(
+            known,
+            ratio=found.ratio,
+            ratio_lo=found.lo,
+            ratio_hi=found.hi,
+            p_value=found.p_value,
+            noise_floor=found.noise_floor,
+            bound=self.limits.bound(found.noise_floor, baseline_ms),
+            baseline_ms=baseline_ms,
+            candidate_ms=candidate_ms,
+            num_rounds=(len(baseline.rounds), len(candidate.rounds)),
+        )
+        return _Draft(compared, found)
+
+    def _anchors(self, case: Cohort) -> tuple[Cohort, Cohort] | None:
+        """What a case is relative to in each run: the fastest of that name in the baseline."""
+        name = self.relative_to
+        if name is None:
+            return None
+        metric = self.limits.metric
+        new = self.after[case.case_id]
+        found = [
+            (old, self.after[old.case_id])
+            for old in self.before.values()
+            if old.is_named(name) and old.shape == case.shape and old.case_id in self.after
+        ]
+        found = [
+            (a, b)
+            for a, b in found
+            if a.samples(metric).keys() & case.samples(metric).keys()
+            and b.samples(metric).keys() & new.samples(metric).keys()
+        ]
+        return min(found, key=lambda pair: min(r["latency_ms"] for r in pair[0].ok), default=None)
+
+
+def _side(case: Cohort, anchor: Cohort | None, metric: str) -> Side:
+    rounds = case.samples(metric)
+    if anchor is None:
+        return Side(rounds=list(rounds.values()))
+    others = anchor.samples(metric)
+    common = [key for key in rounds if key in others]
+    return Side(rounds=[rounds[key] for key in common], anchors=[others[key] for key in common])
+
+
+def _centre_ms(side: Side) -> float:
+    return float(np.exp(Side(rounds=side.rounds).centre))
+
+
+def _judged(
+    drafts: Sequence[_Draft], limits: Limits
+) -> tuple[tuple[CaseComparison, ...], Geomean | None]:
+    """Verdicts, now that the number of tested cases is known, and the mean of all ratios."""
+    tested = [draft for draft in drafts if draft.ratio is not None]
+    p_values = [draft.case.p_value for draft in tested]
+    q_values = iter(stats.false_discovery_control(p_values) if tested else ())
+    cases = []
+    for case, found in drafts:
+        if found is None:
+            cases.append(case)
+            continue
+        q_value = float(next(q_values))
+        assert case.bound is not None
+        judged = judge(found, bound=case.bound, q_value=q_value, confidence=limits.confidence)
+        cases.append(replace(case, q_value=q_value, verdict=judged.verdict, reason=judged.reason))
+    return tuple(cases), _geomean([d.ratio for d in tested if d.ratio is not None], limits)
+
+
+def _geomean(ratios: Sequence[Ratio], limits: Limits) -> Geomean | None:
+    """The mean over cases of the bootstrap's draws; rounds that all cases share are not seen."""
+    if not ratios:
+        return None
+    draws: Floats = np.mean([found.log_draws for found in ratios], axis=0)
+    middle = float(np.mean([np.log(found.ratio) for found in ratios]))
+    tail = (1.0 - limits.confidence) / 2.0
+    lo, hi = np.quantile(draws, [tail, 1.0 - tail])
+    return Geomean(
+        ratio=float(np.exp(middle)),
+        lo=float(np.exp(min(lo, middle))),
+        hi=float(np.exp(max(hi, middle))),
+        num_cases=len(ratios),
+    )
+
+
+def _round_notes(cases: Sequence[CaseComparison]) -> list[str]:
+    few = [c for c in cases if c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS]
+    if not few:
+        return []
+    return [
+        f"{units.plural(len(few), 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how much "
+        "rounds differ is unknown and assumed to be 3%; --rounds 5 finds out"
+    ]

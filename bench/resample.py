@@ -1,0 +1,209 @@
+"""Pure: the ratio of two sets of rounds with an interval that knows rounds differ from each other.
+
+A side is what was measured in several processes: rounds of samples. Hierarchical bootstrap: rounds
+are drawn with replacement, then the samples inside them. The median of a drawn round is itself
+drawn, exactly and at once, because the median of n samples taken with replacement is the order
+statistic whose rank is ceil(n * U) with U ~ Beta. Everything is computed on logarithms, so that
+twice as slow is as far from equal as twice as fast.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from scipy import stats
+
+Floats = NDArray[np.float64]
+Integers = NDArray[np.int64]
+Rounds = Sequence[Floats]
+
+TRIMMED = 0.1
+"""Share of the rounds at each end that does not count for the centre of a side."""
+FEWEST_ROUNDS = 3
+"""Fewer rounds say nothing about how much rounds differ; then `ASSUMED_SPREAD` stands in."""
+ASSUMED_SPREAD = 0.03
+"""Standard deviation between rounds where too few were measured, as a fraction."""
+_DF_ASSUMED = 30
+_FLOOR_QUANTILE = 0.95
+
+
+class Ratio(NamedTuple):
+    """Candidate over baseline: above 1 is slower.
+
+    Args:
+        ratio, lo, hi: The estimate and its interval.
+        p_value: Two-sided, of the hypothesis that the ratio is 1.
+        noise_floor: What two sets of rounds of the same code differ by, as a fraction: the 95%
+            quantile of A/A comparisons made of the rounds of both sides.
+        log_draws: Bootstrap draws of the logarithm of the ratio.
+    """
+
+    ratio: float
+    lo: float
+    hi: float
+    p_value: float
+    noise_floor: float
+    log_draws: Floats
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Side:
+    """The rounds of one case in one run.
+
+    Args:
+        rounds: Samples in ms, one array for each process that measured.
+        anchors: Of the same length: samples of the contender that each round is relative to.
+    """
+
+    rounds: Rounds
+    anchors: Rounds | None = None
+
+    @property
+    def log_medians(self) -> Floats:
+        """One value for each round: the logarithm of its median, over its anchor's."""
+        logs = _log_medians(self.rounds)
+        return logs if self.anchors is None else logs - _log_medians(self.anchors)
+
+    @property
+    def centre(self) -> float:
+        """The trimmed mean of `log_medians`."""
+        return float(trimmed_mean(self.log_medians))
+
+    def draw(self, num_draws: int, rng: np.random.Generator) -> Floats:
+        """Centres of `num_draws` bootstrap sets of rounds, each of as many rounds."""
+        num_rounds = len(self.rounds)
+        chosen = rng.integers(num_rounds, size=(num_draws, num_rounds))
+        logs = _drawn_log_medians(self.rounds, chosen, rng)
+        if self.anchors is not None:
+            logs -= _drawn_log_medians(self.anchors, chosen, rng)
+        if num_rounds < FEWEST_ROUNDS:
+            logs += rng.normal(0.0, ASSUMED_SPREAD, logs.shape)
+            return trimmed_mean(logs)
+        # drawing from n values loses one degree of freedom of their spread
+        return trimmed_mean(self.centre + (logs - self.centre) * _rescale(num_rounds))
+
+    @property
+    def degrees_of_freedom(self) -> int:
+        num_rounds = len(self.rounds)
+        return num_rounds - 1 if num_rounds >= FEWEST_ROUNDS else _DF_ASSUMED
+
+
+def compare_sides(
+    baseline: Side,
+    candidate: Side,
+    *,
+    confidence: float,
+    num_draws: int,
+    rng: np.random.Generator,
+) -> Ratio:
+    """The ratio of two sides.
+
+    The percentile interval is widened to that of Student's t with Welch's degrees of freedom:
+    with few rounds the bootstrap alone is too narrow (Hesterberg 2015, section 3.4).
+
+    Raises:
+        ValueError: a side without rounds, a round without samples, or a sample that is not
+            positive and finite.
+    """
+    for side in (baseline, candidate):
+        _check(side)
+    log_ratio = candidate.centre - baseline.centre
+    draws = [side.draw(num_draws, rng) for side in (baseline, candidate)]
+    log_draws = draws[1] - draws[0]
+    variances = [float(np.var(drawn)) for drawn in draws]
+    freedom = _welch(variances, [baseline.degrees_of_freedom, candidate.degrees_of_freedom])
+    tail = (1.0 - confidence) / 2.0
+    widening = stats.t.isf(tail, freedom) / stats.norm.isf(tail)
+    low, high = widening * (np.quantile(log_draws, [tail, 1.0 - tail]) - log_ratio)
+    error = sum(variances) ** 0.5
+    return Ratio(
+        ratio=float(np.exp(log_ratio)),
+        lo=float(np.exp(log_ratio + min(low, 0.0))),
+        hi=float(np.exp(log_ratio + max(high, 0.0))),
+        p_value=_p_value(log_ratio, error, freedom),
+        noise_floor=_noise_floor(baseline, candidate, num_draws, rng),
+        log_draws=log_ratio + widening * (log_draws - log_ratio),
+    )
+
+
+def trimmed_mean(values: Floats) -> Floats:
+    """Mean along the last axis without `TRIMMED` of the values at each end, fractions counted.
+
+    Five values have weights 1/8, 1/4, 1/4, 1/4, 1/8 by size; of ten the two extreme ones have none.
+    """
+    edges = np.arange(values.shape[-1] + 1) / values.shape[-1]
+    kept = np.minimum(edges[1:], 1.0 - TRIMMED) - np.maximum(edges[:-1], TRIMMED)
+    weights = np.clip(kept, 0.0, None)
+    centre: Floats = np.sort(values, axis=-1) @ (weights / weights.sum())
+    return centre
+
+
+def _noise_floor(
+    baseline: Side, candidate: Side, num_draws: int, rng: np.random.Generator
+) -> float:
+    """How far apart two sets of rounds are that are drawn from the spread of both sides."""
+    deviations = np.concatenate([_deviations(side, rng) for side in (baseline, candidate)])
+    centres = [
+        trimmed_mean(deviations[rng.integers(len(deviations), size=(num_draws, len(side.rounds)))])
+        for side in (baseline, candidate)
+    ]
+    return float(np.expm1(np.quantile(np.abs(centres[1] - centres[0]), _FLOOR_QUANTILE)))
+
+
+def _deviations(side: Side, rng: np.random.Generator) -> Floats:
+    """What the rounds differ by from their centre, or what is assumed where they are too few."""
+    num_rounds = len(side.rounds)
+    if num_rounds < FEWEST_ROUNDS:
+        return rng.normal(0.0, ASSUMED_SPREAD, 512)
+    return (side.log_medians - side.centre) * _rescale(num_rounds)
+
+
+def _drawn_log_medians(rounds: Rounds, chosen: Integers, rng: np.random.Generator) -> Floats:
+    """A logarithm of the median of a resampled round for each index of a round in `chosen`."""
+    samples = np.concatenate([np.sort(samples) for samples in rounds])
+    sizes = np.array([len(samples) for samples in rounds])
+    starts = (np.cumsum(sizes) - sizes)[chosen]
+    n = sizes[chosen]
+    # of n samples drawn with replacement the middle one, and the one above it where n is even
+    middle = (n + 1) // 2
+    u = rng.beta(middle, n - middle + 1)
+    above = 1.0 - (1.0 - u) * rng.random(n.shape) ** (1.0 / np.maximum(n - middle, 1))
+    upper = np.where(n % 2 == 0, above, u)
+    lower_value, upper_value = (
+        samples[starts + np.clip(np.ceil(n * rank).astype(np.int64) - 1, 0, n - 1)]
+        for rank in (u, upper)
+    )
+    drawn: Floats = np.log((lower_value + upper_value) / 2.0)
+    return drawn
+
+
+def _log_medians(rounds: Rounds) -> Floats:
+    return np.log([np.median(samples) for samples in rounds])
+
+
+def _rescale(num_rounds: int) -> float:
+    return float((num_rounds / (num_rounds - 1)) ** 0.5)
+
+
+def _welch(variances: Sequence[float], freedom: Sequence[int]) -> float:
+    """Welch and Satterthwaite's degrees of freedom of a sum of variances."""
+    spread = sum(v * v / f for v, f in zip(variances, freedom, strict=True))
+    return sum(variances) ** 2 / spread if spread > 0 else float(sum(freedom))
+
+
+def _p_value(log_ratio: float, error: float, freedom: float) -> float:
+    if error == 0.0:
+        return float(log_ratio == 0.0)
+    return float(2.0 * stats.t.sf(abs(log_ratio) / error, freedom))
+
+
+def _check(side: Side) -> None:
+    groups: list[Any] = [side.rounds, *([] if side.anchors is None else [side.anchors])]
+    for rounds in groups:
+        if len(rounds) != len(side.rounds) or not len(rounds):
+            raise ValueError("a side has no rounds, or not as many as its anchor")
+        for samples in rounds:
+            if not len(samples) or not bool(np.all(np.isfinite(samples) & (samples > 0))):
+                raise ValueError("a round has no samples, or one that is not positive and finite")

@@ -1,0 +1,121 @@
+"""Pure: what a ratio with its interval means, and how much is tolerated."""
+
+import math
+from dataclasses import dataclass
+
+from bench.errors import UsageError
+from bench.resample import Ratio
+
+SAME = "same"
+FASTER = "faster"
+SLOWER = "slower"
+AMBIGUOUS = "ambiguous"
+NOT_COMPARABLE = "not comparable"
+BROKEN = "broken"
+VERDICTS = (BROKEN, SLOWER, NOT_COMPARABLE, AMBIGUOUS, FASTER, SAME)
+"""Of a case, the most alarming first."""
+
+MORE = "more"
+LESS = "less"
+UNKNOWN = "unknown"
+MEMORY_VERDICTS = (MORE, LESS, SAME, UNKNOWN)
+
+METRICS = {"latency_ms": "samples_ms", "wall_ms": "wall_samples_ms"}
+"""What may be compared, and the column of its samples."""
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Limits:
+    """How different is too different.
+
+    Args:
+        max_slowdown: Tolerated as a fraction; the whole interval must lie beyond it, so a limit
+            of 2% finds slow-downs of 5% at a noise of 1% between rounds.
+        floor_ms: Differences below this never count, whatever their percentage.
+        max_memory: Tolerated growth of the peak of memory, as a fraction.
+        floor_mib: Growth of memory below this never counts.
+        metric: One of `METRICS`.
+        confidence: Of the interval of a case; false discoveries among cases are held below
+            1 - confidence.
+        control: Contender whose code did not change, `name` or `name/impl`: where it got faster
+            or slower, the machine changed and no verdict stands.
+        new_kernels: Compare cases although other kernels run now.
+        num_draws: Bootstrap draws for each case.
+    """
+
+    max_slowdown: float = 0.02
+    floor_ms: float = 0.002
+    max_memory: float = 0.05
+    floor_mib: float = 1.0
+    metric: str = "latency_ms"
+    confidence: float = 0.95
+    control: str | None = None
+    new_kernels: bool = False
+    num_draws: int = 2000
+
+    def __post_init__(self) -> None:
+        for name in ("max_slowdown", "floor_ms", "max_memory", "floor_mib"):
+            value = getattr(self, name)
+            if not (math.isfinite(value) and value >= 0):
+                raise UsageError(
+                    f"{name} {value:g} is not a tolerance",
+                    expected="a fraction, 0 or more" if "max" in name else "0 or more",
+                    try_=f"--{name.replace('_', '-')} 0.05",
+                )
+        if self.metric not in METRICS:
+            raise UsageError(
+                f"metric {self.metric!r} is unknown",
+                expected=f"one of {', '.join(METRICS)}",
+                try_="--metric latency_ms",
+            )
+        if not 0.5 <= self.confidence < 1.0:
+            raise UsageError(
+                f"confidence {self.confidence:g} is outside [0.5, 1)",
+                expected="a probability, such as 0.95",
+                try_="--confidence 0.95",
+            )
+
+    def bound(self, noise_floor: float, baseline_ms: float) -> float:
+        """What a difference must exceed to count, as a fraction: the largest of three limits."""
+        return max(self.max_slowdown, noise_floor, self.floor_ms / baseline_ms)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Judgement:
+    """A verdict and why."""
+
+    verdict: str
+    reason: str = ""
+
+
+def judge(found: Ratio, *, bound: float, q_value: float, confidence: float) -> Judgement:
+    """The verdict on a ratio: the whole interval decides, not the estimate.
+
+    Args:
+        bound: From `Limits.bound`; as a ratio it reaches from 1 / (1 + bound) to 1 + bound.
+        q_value: The p-value after Benjamini and Hochberg's procedure over all cases.
+    """
+    slow, fast = 1.0 + bound, 1.0 / (1.0 + bound)
+    if fast <= found.lo and found.hi <= slow:
+        return Judgement(verdict=SAME)
+    if found.lo > slow or found.hi < fast:
+        if q_value > 1.0 - confidence:
+            return Judgement(verdict=AMBIGUOUS, reason="among so many cases this may be chance")
+        return Judgement(verdict=SLOWER if found.lo > slow else FASTER)
+    if found.ratio > slow or found.ratio < fast:
+        return Judgement(
+            verdict=AMBIGUOUS, reason="beyond the bound, but not with its whole interval"
+        )
+    return Judgement(verdict=AMBIGUOUS, reason="the interval reaches beyond the bound")
+
+
+def judge_memory(
+    baseline_mib: float | None, candidate_mib: float | None, limits: Limits
+) -> Judgement:
+    """The verdict on two peaks of memory, which do not vary from round to round."""
+    if baseline_mib is None or candidate_mib is None:
+        return Judgement(verdict=UNKNOWN)
+    growth_mib = candidate_mib - baseline_mib
+    if abs(growth_mib) <= max(limits.floor_mib, limits.max_memory * baseline_mib):
+        return Judgement(verdict=SAME)
+    return Judgement(verdict=MORE if growth_mib > 0 else LESS)
