@@ -34,6 +34,16 @@ def flash_on_cuda_is_half(case: Case) -> str | None:
     return None
 
 
+def needs_hopper(case: Case) -> str | None:
+    if case.device != "cuda":
+        return None
+    import torch
+
+    if torch.cuda.is_available() and torch.cuda.get_device_capability() < (9, 0):
+        return "flash-attn-4 runs on GPUs of compute capability 9.0 and newer only"
+    return None
+
+
 def needs_full_window(case: Case) -> str | None:
     if case.sparsity_target not in (None, 0.0):
         return "full attention runs at sparsity 0 only"
@@ -95,15 +105,24 @@ _FLEX = _Part(
 )
 _ATTENTION = (
     _Part(impl="reference"),
-    _Part(impl="eager", rank=(("cpu", 2), ("cuda", 5))),
+    _Part(impl="eager", rank=(("cpu", 2), ("cuda", 6))),
     _Part(
         impl="flash_attn",
-        needs=("flash_attn",),
+        needs=("flash_attn.flash_attn_interface",),
         devices=("cuda",),
         dtypes=HALF,
         rules=(head_dim_at_most(256),),
-        cuda=(r"(?i)flash|fmha",),
-        rank=(("cuda", 2),),
+        cuda=(r"flash_fwd|flash_bwd",),
+        rank=(("cuda", 3),),
+    ),
+    _Part(
+        impl="flash_attn_4",
+        needs=("flash_attn.cute",),
+        devices=("cuda",),
+        dtypes=HALF,
+        rules=(head_dim_at_most(128), needs_hopper),
+        cuda=(r"(?i)flash",),
+        rank=(("cuda", 1),),
     ),
     _Part(
         impl="sdpa_cudnn",
@@ -111,16 +130,16 @@ _ATTENTION = (
         dtypes=HALF,
         rules=(head_dim_at_most(128),),
         cuda=(r"(?i)cudnn",),
-        rank=(("cuda", 1),),
+        rank=(("cuda", 2),),
     ),
     _Part(
         impl="sdpa_flash",
         rules=(head_dim_at_most(256), flash_on_cuda_is_half),
         cpu=(r"flash_attention_for_cpu",),
         cuda=(r"pytorch_flash|flash_fwd|flash_bwd",),
-        rank=(("cpu", 1), ("cuda", 3)),
+        rank=(("cpu", 1), ("cuda", 4)),
     ),
-    replace(_FLEX, rank=(("cuda", 4),)),
+    replace(_FLEX, rank=(("cuda", 5),)),
     _Part(impl="sdpa_math", cpu=(r"attention_math|softmax",), cuda=(r"(?i)softmax",)),
 )
 _SLIDING_TILE = (
@@ -188,7 +207,7 @@ def _stacks(level: str) -> Iterator[Contender]:
             yield _contender(level, "ena", (attend, recur), axes=dense)
 
 
-_DENSE_ONLY = ("flash_attn", "sdpa_cudnn", "sdpa_flash", "sdpa_math")
+_DENSE_ONLY = ("flash_attn", "flash_attn_4", "sdpa_cudnn", "sdpa_flash", "sdpa_math")
 _OPERATOR_AXES = {
     "sliding_tile": ("sparsity", "tile"),
     "attention": (),

@@ -386,4 +386,9 @@ _FIELDS_OF_AXIS = {
     "interleave": ("interleave",),
     "permute": ("permute",),
 }
-PACKAGES = {"fla": "flash-linear-attention", "flash_attn": "flash-attn", "natten": "natten"}
+PACKAGES = {
+    "fla": "flash-linear-attention",
+    "flash_attn.flash_attn_interface": "flash-attn",
+    "flash_attn.cute": "flash-attn-4",
+    "natten": "natten",
+}

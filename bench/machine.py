@@ -37,6 +37,7 @@ WANTED = {
     "triton": ("3.6", "impls flex and fla", "pip install 'triton>=3.6'"),
     "flash_attn": ("2.8", "impl flash_attn", "pip install 'ena-bench[flash-attn]'"),
     "fla": ("0.6", "impl fla", "pip install 'ena-bench[fla]'"),
+    "flash_attn.cute": ("4.0", "impl flash_attn_4", "pip install --pre 'ena-bench[flash-attn-4]'"),
     "natten": ("0.21", "impl natten", "pip install 'ena-bench[natten]'"),
 }
 """What to have on CUDA: oldest version, what it gives, how to get it."""
@@ -372,6 +373,8 @@ def _library_checks(machine: Machine) -> Iterator[Check]:
         return
     installed = machine.libraries | ({"triton": machine.triton} if machine.triton else {})
     for name, (oldest, gives, install) in WANTED.items():
+        if name == "flash_attn.cute" and (machine.capability or (9, 0)) < (9, 0):
+            continue
         found = installed.get(name)
         yield Check(
             name=name,

@@ -12,7 +12,7 @@ from typing import Any
 
 Record = dict[str, Any]
 
-FLASH_IMPLS = ("flash_attn", "sdpa_flash", "sdpa_cudnn")
+FLASH_IMPLS = ("flash_attn", "flash_attn_4", "sdpa_flash", "sdpa_cudnn")
 NOT_MIXERS = ("scan",)
 """Contenders that mix no tokens: they have no speed-up over attention."""
 COLUMNS = (

@@ -7,7 +7,10 @@ from ena_kernels.attention.checks import check_qkv, implementation
 # An implementation is a module of this package with its name. It defines
 #   forward(q, k, v, *, scale) -> Tensor: arguments are validated; raises UnsupportedError for what
 #   it cannot run here.
-IMPLS = ("reference", "eager", "sdpa_flash", "sdpa_cudnn", "sdpa_math", "flex", "flash_attn")
+IMPLS = (
+    *("reference", "eager", "sdpa_flash", "sdpa_cudnn", "sdpa_math", "flex"),
+    *("flash_attn", "flash_attn_4"),
+)
 
 
 def attention(
@@ -21,7 +24,7 @@ def attention(
         scale: Score multiplier. Default: ``D ** -0.5``.
         impl: "reference" (the specification), "eager" (plain PyTorch, any device), "sdpa_flash",
             "sdpa_cudnn", "sdpa_math" (scaled_dot_product_attention, forced to that kernel), "flex"
-            (FlexAttention), "flash_attn" (flash-attn-4 where it runs, else flash-attn 2).
+            (FlexAttention), "flash_attn" (flash-attn 2), "flash_attn_4" (flash-attn-4, Hopper and newer).
 
     Returns:
         ``[B, H, L, D]`` in the dtype of `q`; softmax in float32 or wider.

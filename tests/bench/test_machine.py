@@ -29,7 +29,12 @@ GPU = Machine(
     torch="2.11.0+cu130",
     triton="3.6.0",
     cuda="13.0",
-    libraries={"flash_attn": "2.8.3.post2", "fla": "0.6.0", "natten": "0.21.0"},
+    libraries={
+        "flash_attn": "2.8.3",
+        "flash_attn.cute": "4.0.0b36",
+        "fla": "0.6.0",
+        "natten": "0.21.0",
+    },
     ena_bench="0.1.0",
     git_commit="c0ffee",
     git_dirty=False,
@@ -183,6 +188,7 @@ def test_a_well_kept_machine_passes_every_check():
     assert {check.name for check in checks(GPU)} == {
         *("load", "cpu governor", "cuda", "other processes", "persistence mode"),
         *("locked clock", "triton", "flash_attn", "fla", "natten"),
+        "flash_attn.cute",
     }
 
 
@@ -219,6 +225,14 @@ def test_what_is_unknown_is_not_judged():
         num_foreign_processes=None,
     )
     assert [check.name for check in checks(silent)] == ["cuda", *machine.WANTED]
+
+
+def test_flash_attn_4_is_asked_for_where_it_runs():
+    without = replace(GPU, libraries={})
+    assert not named(replace(without, capability=(9, 0)), "flash_attn.cute").ok
+    names = {check.name for check in checks(replace(without, capability=(8, 9)))}
+    assert "flash_attn" in names
+    assert "flash_attn.cute" not in names
 
 
 def test_without_cuda_the_libraries_for_cuda_are_not_asked_for():

@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ena_kernels.attention import checks, eager, flash_attn, flex, sdpa
+from ena_kernels.attention import checks, eager, flash_attn, flash_attn_4, flex, sdpa
 from ena_kernels.attention.api import IMPLS, attention
 from ena_kernels.attention.reference import reference_rows
 from ena_kernels.errors import ShapeError, UnsupportedError
@@ -220,13 +220,13 @@ def loop_in_library_layout(q, k, v, scale):
     return query_by_query(q, k, v, scale).transpose(1, 2), torch.zeros(q.shape[:3])
 
 
-def flash_attn_2(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
+def library_2(q, k, v, dropout_p=0.0, softmax_scale=None, causal=False):
     assert dropout_p == 0.0
     assert not causal
     return loop_in_library_layout(q, k, v, softmax_scale)[0]
 
 
-def flash_attn_4(q, k, v, qv=None, softmax_scale=None, causal=False):
+def library_4(q, k, v, qv=None, softmax_scale=None, causal=False):
     assert qv is None
     assert not causal
     return loop_in_library_layout(q, k, v, softmax_scale)
@@ -238,12 +238,13 @@ def flash_attn_on_cpu(monkeypatch):
 
     The returned function installs libraries: name of the module to its function, or None.
     """
-    monkeypatch.setattr(flash_attn, "require_cuda", lambda q, impl: None)
+    for module in (flash_attn, flash_attn_4):
+        monkeypatch.setattr(module, "require_cuda", lambda q, impl: None)
     monkeypatch.setattr(flash_attn, "DTYPES", (torch.float64,))
-    flash_attn._function.cache_clear()
 
-    def install(capability, **functions):
+    def install(capability=(9, 0), **functions):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
+        monkeypatch.setattr(torch.cuda, "get_device_name", lambda device: "NVIDIA A100")
         for name in ("flash_attn", "flash_attn.cute"):
             function = functions.get(name.rpartition(".")[2])
             module = ModuleType(name)
@@ -251,41 +252,55 @@ def flash_attn_on_cpu(monkeypatch):
             module.flash_attn_func = function
             monkeypatch.setitem(sys.modules, name, module if function else None)
 
-    yield install
-    flash_attn._function.cache_clear()
+    return install
+
+
+def never(*_, **__):
+    raise AssertionError("the other library was called")
 
 
 @pytest.mark.parametrize(
-    ("capability", "libraries"),
+    ("impl", "libraries"),
     [
-        ((8, 0), {"flash_attn": flash_attn_2}),
-        ((9, 0), {"flash_attn": flash_attn_2}),
-        ((9, 0), {"flash_attn": lambda *_, **__: None, "cute": flash_attn_4}),
-        ((10, 0), {"flash_attn": lambda *_, **__: None, "cute": flash_attn_2}),
-        ((8, 9), {"flash_attn": flash_attn_2, "cute": lambda *_, **__: None}),
+        ("flash_attn", {"flash_attn": library_2, "cute": never}),
+        ("flash_attn_4", {"flash_attn": never, "cute": library_4}),
+        ("flash_attn_4", {"flash_attn": never, "cute": library_2}),
     ],
-    ids=["2-on-ampere", "2-on-hopper", "4-with-lse", "4-without-lse", "4-passed-over-on-ada"],
+    ids=["2", "4-with-lse", "4-without-lse"],
 )
 @pytest.mark.parametrize(("num_heads", "num_kv_heads"), HEADS)
-def test_flash_attn_adapter_equals_the_definition(
-    flash_attn_on_cpu, capability, libraries, num_heads, num_kv_heads
+def test_flash_attn_adapters_equal_the_definition(
+    flash_attn_on_cpu, impl, libraries, num_heads, num_kv_heads
 ):
-    flash_attn_on_cpu(capability, **libraries)
+    flash_attn_on_cpu(**libraries)
     tensors = inputs(num_heads, num_kv_heads)
     expected = output_and_grads(lambda q, k, v: query_by_query(q, k, v, 0.3), tensors)
-    actual = output_and_grads(
-        lambda q, k, v: attention(q, k, v, scale=0.3, impl="flash_attn"), tensors
-    )
+    actual = output_and_grads(lambda q, k, v: attention(q, k, v, scale=0.3, impl=impl), tensors)
     for got, want in zip(actual, expected, strict=True):
         torch.testing.assert_close(got, want, **EXACT)
 
 
-@pytest.mark.parametrize("capability", [(8, 0), (9, 0)])
-def test_flash_attn_that_is_not_installed_is_answered_with_how_to(flash_attn_on_cpu, capability):
-    flash_attn_on_cpu(capability)
-    with pytest.raises(UnsupportedError, match="needs the library flash_attn,") as caught:
-        attention(*inputs(2, 2), impl="flash_attn")
-    assert "Try: pip install flash-attn" in str(caught.value)
+@pytest.mark.parametrize(
+    ("impl", "module", "install"),
+    [
+        ("flash_attn", "flash_attn", "flash-attn"),
+        ("flash_attn_4", "flash_attn.cute", "flash-attn-4"),
+    ],
+)
+def test_a_flash_attn_that_is_not_installed_is_answered_with_how_to(
+    flash_attn_on_cpu, impl, module, install
+):
+    flash_attn_on_cpu()
+    with pytest.raises(UnsupportedError, match=f"needs the library {module},") as caught:
+        attention(*inputs(2, 2), impl=impl)
+    assert str(caught.value).endswith(f"Try: pip install {install}")
+
+
+def test_flash_attn_4_refuses_a_gpu_older_than_hopper(flash_attn_on_cpu):
+    flash_attn_on_cpu((8, 9), cute=library_4)
+    with pytest.raises(UnsupportedError, match="no kernel for NVIDIA A100") as caught:
+        attention(*inputs(2, 2), impl="flash_attn_4")
+    assert "impl='flash_attn'" in str(caught.value)
 
 
 @pytest.mark.parametrize("failure", ["ImportError", "OSError", "AttributeError", "RuntimeError"])
@@ -304,7 +319,7 @@ def test_a_library_that_breaks_on_import_says_how(monkeypatch, tmp_path, failure
 
 @pytest.mark.parametrize("head_dim", [12, 264])
 def test_flash_attn_refuses_head_dims_without_a_kernel(flash_attn_on_cpu, head_dim):
-    flash_attn_on_cpu((9, 0), flash_attn=flash_attn_2)
+    flash_attn_on_cpu(flash_attn=library_2)
     with pytest.raises(UnsupportedError, match=f"no kernel for head dim {head_dim}"):
         attention(*inputs(2, 2, head_dim=head_dim), impl="flash_attn")
 
@@ -316,7 +331,7 @@ def test_flash_attn_refuses_float32(monkeypatch):
     assert "one of torch.float16, torch.bfloat16" in str(caught.value)
 
 
-@pytest.mark.parametrize("impl", ["flash_attn", "sdpa_cudnn"])
+@pytest.mark.parametrize("impl", ["flash_attn", "flash_attn_4", "sdpa_cudnn"])
 def test_impls_for_cuda_refuse_tensors_on_the_cpu(impl):
     with pytest.raises(UnsupportedError, match=f"impl '{impl}' has no kernel for cpu tensors"):
         attention(*inputs(2, 2, torch.float16), impl=impl)

@@ -18,7 +18,9 @@ DTYPES = {
     "sdpa_math": (*HALF, torch.float32),
     "flex": (*HALF, torch.float32),
     "flash_attn": HALF,
+    "flash_attn_4": HALF,
 }
+LIBRARIES = {"flash_attn": "flash_attn.flash_attn_interface", "flash_attn_4": "flash_attn.cute"}
 # relative error in the 2-norm: of the output, of each gradient (SPEC 2.7)
 LIMITS = {
     torch.bfloat16: (5e-3, 1e-2),
@@ -55,8 +57,8 @@ def assert_agrees_with_float64(impl, tensors, dtype):
 
 
 def skip_if_absent(impl):
-    if impl == "flash_attn":
-        pytest.importorskip("flash_attn")
+    if impl in LIBRARIES:
+        pytest.importorskip(LIBRARIES[impl])
 
 
 def skip_if_refused(impl, tensors):
@@ -132,6 +134,7 @@ def test_backward_runs_twice_through_a_kept_graph(impl):
         ("sdpa_math", "softmax", "flash"),
         ("flex", "flex", "softmax"),
         ("flash_attn", "flash", "cudnn"),
+        ("flash_attn_4", "flash", "cudnn"),
         ("eager", "exp", "flash"),
     ],
 )

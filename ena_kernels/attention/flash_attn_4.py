@@ -1,0 +1,25 @@
+"""Softmax attention by the library flash-attn-4 (`flash_attn.cute`), for Hopper and newer."""
+
+import torch
+from torch import Tensor
+
+from ena_kernels.attention.checks import require_cuda
+from ena_kernels.attention.flash_attn import run
+from ena_kernels.errors import UnsupportedError
+
+
+def forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
+    """``[B, H, L, D]``; the first call for a head dim and dtype compiles.
+
+    Raises:
+        UnsupportedError: a device older than Hopper, and as `flash_attn.run`.
+    """
+    require_cuda(q, impl="flash_attn_4")
+    if torch.cuda.get_device_capability(q.device) < (9, 0):
+        raise UnsupportedError(
+            f"impl 'flash_attn_4' has no kernel for {torch.cuda.get_device_name(q.device)}",
+            expected="a GPU of compute capability 9.0 or newer",
+            try_="impl='flash_attn'",
+        )
+    names = {"impl": "flash_attn_4", "module": "flash_attn.cute", "install": "flash-attn-4"}
+    return run(q, k, v, scale=scale, **names)
