@@ -31,6 +31,7 @@ if TYPE_CHECKING:
 
 OnEvent = Callable[[runner.Event], None]
 Say = Callable[[str], None]
+Remeasure = Callable[[Sequence[str]], pd.DataFrame]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -66,9 +67,12 @@ class Question:
 
     limits: Limits
     relative_to: str | None = None
+    seed: int = 0
 
     def compare(self, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Comparison:
-        return compare(baseline, candidate, self.limits, relative_to=self.relative_to)
+        return compare(
+            baseline, candidate, self.limits, relative_to=self.relative_to, seed=self.seed
+        )
 
     def doubtful(self, found: Comparison) -> tuple[str, ...]:
         """Ids of the cases to measure again: suspects, and what they are judged by.
@@ -107,17 +111,45 @@ def check(
         session = begun(cases, plan, executor)
         say(f"{units.plural(len(cases), 'case')} in {units.plural(plan.rounds, 'round')}")
         candidate = measured(session, session.planned, plan.rounds, on_event)
-        first = question.compare(baseline, candidate)
-        doubtful = question.doubtful(first)
-        if not doubtful:
-            return first
-        say(f"measuring {units.plural(len(doubtful), 'case')} again before any of them fails")
-        again = [item for item in session.planned if item.case.case_id in doubtful]
-        candidate = measured(session, again, 2 * plan.rounds, on_event)
-        fresh = candidate[candidate["round"] >= plan.rounds]
-        return confirmed(
-            question.compare(baseline, candidate), question.compare(baseline, fresh), doubtful
+
+        def remeasure(case_ids: Sequence[str]) -> pd.DataFrame:
+            say(f"measuring {units.plural(len(case_ids), 'case')} again before any of them fails")
+            again = [item for item in session.planned if item.case.case_id in case_ids]
+            rows = measured(session, again, 2 * plan.rounds, on_event)
+            return rows[rows["round"] >= plan.rounds]
+
+        return decide(
+            baseline,
+            candidate,
+            question.limits,
+            remeasure=remeasure,
+            relative_to=question.relative_to,
         )
+
+
+def decide(
+    baseline: pd.DataFrame,
+    candidate: pd.DataFrame,
+    limits: Limits,
+    *,
+    remeasure: Remeasure | None = None,
+    relative_to: str | None = None,
+    seed: int = 0,
+) -> Comparison:
+    """The whole decision of a gate, wherever rows come from.
+
+    Args:
+        remeasure: Given case ids, returns rows of rounds that `candidate` lacks; without it the
+            first comparison stands.
+    """
+    question = Question(limits=limits, relative_to=relative_to, seed=seed)
+    first = question.compare(baseline, candidate)
+    doubtful = question.doubtful(first)
+    if remeasure is None or not doubtful:
+        return first
+    fresh = remeasure(doubtful)
+    pooled = question.compare(baseline, pd.concat([candidate, fresh], ignore_index=True))
+    return confirmed(pooled, question.compare(baseline, fresh), doubtful)
 
 
 def confirmed(pooled: Comparison, fresh: Comparison, doubtful: Sequence[str]) -> Comparison:
