@@ -69,7 +69,8 @@ def _module(case: Case, impl: str) -> torch.nn.Module:
         scan=case.scan or "uni",
         scan_variant=case.scan_variant or "fixed",
         interleave=case.interleave or "linear-first",
-        permute=case.permute or "io",
+        # the truth may permute as it likes, and not every implementation can fuse it
+        permute=(case.permute or "io") if impl == case.impl else "io",
         attention_impl=attend,
         recurrence_impl=recur or attend,
     )

@@ -16,7 +16,7 @@ MODES = ("fwd", "bwd", "fwdbwd", "step")
 DTYPES = ("float32", "bfloat16", "float16", "float64")
 DEVICES = ("cpu", "cuda")
 INTERLEAVES = ("linear-first", "attention-first", "stacked")
-PERMUTES = ("qkvo", "io")
+PERMUTES = ("qkvo", "io", "fused")
 DEFAULT_TILES = {1: (128,), 2: (8, 16), 3: (4, 4, 8), 4: (2, 4, 4, 4)}
 
 Shape = tuple[int, ...]

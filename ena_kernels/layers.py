@@ -30,8 +30,9 @@ from ena_kernels.delta_rule.api import delta_rule_step
 from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.scans.catalog import scan_refusal
 from ena_kernels.short_conv import WIDTH
+from ena_kernels.sliding_tile.api import orders_of
 
-PERMUTES = ("io", "qkvo")
+PERMUTES = ("io", "qkvo", "fused")
 MLP_RATIO = 4
 
 
@@ -160,10 +161,13 @@ class SlidingTileAttention(nn.Module):
         canvas, window, tile: In tokens, slowest axis first, as `ena_kernels.sliding_tile` takes
             them.
         permute: ``"io"`` brings the input of the layer into tiled order and its output back, two
-            tensors; ``"qkvo"`` leaves it to the operator, four tensors (SPEC 1.2).
+            tensors; ``"qkvo"`` permutes queries, keys and values, and the operator's output, four
+            tensors; ``"fused"`` permutes nothing: the operator finds its tiles in raster order
+            (SPEC 1.2).
         impl: Implementation of `ena_kernels.sliding_tile`.
     Raises:
         ShapeError: sizes that do not divide, or an unknown `permute`.
+        UnsupportedError: ``"fused"`` and an implementation that reads tiled order only.
     """
 
     def __init__(
@@ -186,20 +190,28 @@ class SlidingTileAttention(nn.Module):
                 expected=f"one of {', '.join(PERMUTES)}",
                 try_=f"permute={PERMUTES[0]!r}",
             )
+        if permute == "fused" and "raster" not in orders_of(impl):
+            raise UnsupportedError(
+                f"impl {impl!r} cannot fuse the permutation: it reads tokens in tiled order only",
+                expected="an implementation that finds its tiles in raster order",
+                try_="permute='io', or impl='triton'",
+            )
         geometry = {"canvas": canvas, "window": window, "tile": tile}
-        around = permute == "io"
-        order = "tiled" if around else "raster"
-        self.tile = Tile(canvas, tile) if around else None
+        self.permute = permute
+        self.tile = Tile(canvas, tile)
         self.qkv = Projection(model_dim, 3 * model_dim)
+        order = "raster" if permute == "fused" else "tiled"
         self.attend = SlidingTileCore(heads, impl, **geometry, order=order)
         self.out = Projection(model_dim, model_dim)
-        self.untile = Untile(canvas, tile) if around else None
+        self.untile = Untile(canvas, tile)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, L, model_dim]`` in raster order to the same."""
-        if self.tile is None or self.untile is None:
+        if self.permute == "fused":
             return self.out(self.attend(self.qkv(x)))
-        return self.untile(self.out(self.attend(self.qkv(self.tile(x)))))
+        if self.permute == "io":
+            return self.untile(self.out(self.attend(self.qkv(self.tile(x)))))
+        return self.out(self.untile(self.attend(self.tile(self.qkv(x)))))
 
 
 class MLP(nn.Module):

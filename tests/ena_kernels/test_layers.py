@@ -376,5 +376,7 @@ def test_a_scan_that_cannot_read_the_canvas_is_refused_when_built():
 def test_wrong_tiles_and_permutations_are_refused_when_built():
     with pytest.raises(ShapeError, match="not divisible by tile"):
         SlidingTileAttention(WIDTH, HEADS, canvas=(6, 8), window=(2, 3), tile=(2, 3))
-    with pytest.raises(ShapeError, match="permute 'fused' is unknown"):
-        sliding_tile_layer(permute="fused")
+    with pytest.raises(ShapeError, match="permute 'none' is unknown"):
+        sliding_tile_layer(permute="none")
+    with pytest.raises(UnsupportedError, match="impl 'flex' cannot fuse the permutation"):
+        sliding_tile_layer(permute="fused", impl="flex")

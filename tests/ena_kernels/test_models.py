@@ -89,7 +89,7 @@ def test_every_layer_knows_its_place_and_its_settings():
         assert {m.split.scan["variant"] for m in recurrent} == {"official"}
         assert {m.merge.scan["scan"] for m in recurrent} == {"1d-shift"}
         assert {m.recurrence.impl for m in recurrent} == {"reference"}
-    assert make("ena", permute="qkvo")[1].mixer.tile is None
+    assert make("ena", permute="qkvo")[1].mixer.permute == "qkvo"
 
 
 def test_named_stacks_equal_what_build_makes():
