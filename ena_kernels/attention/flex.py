@@ -21,8 +21,13 @@ def forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
     return run(q, k, v, scale=scale, block_mask=None)
 
 
-def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, block_mask) -> Tensor:
+def run(
+    q: Tensor, k: Tensor, v: Tensor, *, scale: float, block_mask, backend: str = "TRITON"
+) -> Tensor:
     """Compiled FlexAttention under a mask of blocks, or none.
+
+    Args:
+        backend: "TRITON", or "FLASH" for the kernels of flash-attn-4; ignored on a CPU.
 
     Raises:
         UnsupportedError: float64, a head dim below 16 on CUDA, or gradients or no compiler on a
@@ -39,7 +44,9 @@ def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, block_mask) -> Tensor:
             try_="impl='eager'",
         )
     grouped = q.shape[1] != k.shape[1]
-    return _compiled()(q, k, v, block_mask=block_mask, scale=scale, enable_gqa=grouped)
+    return _compiled()(
+        q, k, v, block_mask=block_mask, scale=scale, enable_gqa=grouped, backend=backend
+    )
 
 
 class _Compiled:
@@ -51,10 +58,12 @@ class _Compiled:
         self._function = torch.compile(flex_attention, dynamic=False, fullgraph=True)
         self._seen = set()
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, block_mask, scale, enable_gqa):
+    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, block_mask, scale, enable_gqa, backend):
         options = {"block_mask": block_mask, "scale": scale, "enable_gqa": enable_gqa}
+        if q.is_cuda:
+            options["kernel_options"] = {"BACKEND": backend}
         mask_mod = None if block_mask is None else block_mask.mask_mod
-        signature = (torch.is_grad_enabled(), scale, mask_mod, *map(_layout, (q, k, v)))
+        signature = (torch.is_grad_enabled(), scale, mask_mod, backend, *map(_layout, (q, k, v)))
         if signature in self._seen:
             return self._function(q, k, v, **options)
         # entering the settings takes longer than a small kernel, so only where it may compile
