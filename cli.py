@@ -2,128 +2,31 @@
 
 import json
 import os
-import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.axes import AXES
-from bench.errors import EnaBenchError, UsageError
-
-if TYPE_CHECKING:
-    from bench.runner import Summary
-    from bench.session import Request, Session
-
-INTERRUPTED = 130
-_AXIS_HELP = {
-    "level": "op, layer or model.",
-    "contender": "What is measured: ena, transformer, linear, sliding_tile, attention, ...",
-    "impl": "Which code computes it; best and available choose among what is installed.",
-    "mode": "fwd, bwd, fwdbwd or step.",
-    "canvas": "Token grid, slowest axis first: 4096, 64x64 or 16x32x32.",
-    "seq_len": "Tokens; with --ndim picks the most square canvas.",
-    "ndim": "Number of canvas axes.",
-    "tile": "Tile in tokens, such as 8x16.",
-    "window": "Window in tokens, such as 24x48; replaces --sparsity.",
-    "sparsity": "Share of key tiles to leave out, in [0, 1).",
-    "scan": "Order in which the recurrence reads the canvas.",
-    "scan_variant": "fixed or official.",
-    "interleave": "linear-first, attention-first or stacked.",
-    "permute": "Where tokens are brought into tiled order: io or qkvo.",
-    "batch": "Sequences.",
-    "heads": "Heads.",
-    "head_dim": "Width of a head.",
-    "size": "tiny, small, base or large: heads, head_dim and depth together.",
-    "depth": "Number of blocks.",
-    "dtype": "float32, bfloat16, float16 or float64.",
-}
-
-
-class FriendlyGroup(click.Group):
-    """Show an EnaBenchError as text with its exit code; let a bug show its traceback."""
-
-    def invoke(self, ctx: click.Context) -> Any:
-        try:
-            return super().invoke(ctx)
-        except EnaBenchError as err:
-            click.echo(f"Error: {err}", err=True)
-            ctx.exit(err.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Interrupted. Everything measured so far is saved.", err=True)
-            ctx.exit(INTERRUPTED)
-        except BrokenPipeError:
-            # the reader left; nothing more can be said, not even at exit
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            ctx.exit(1)
-
-
-def _split(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str]:
-    """`--mode fwd,bwd` is `--mode fwd --mode bwd`."""
-    return [part.strip() for value in values for part in value.split(",")]
-
-
-def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which cases: a preset or a file, and an option for each axis."""
-    for axis in reversed(AXES):
-        command = click.option(
-            f"--{axis.replace('_', '-')}",
-            axis,
-            multiple=True,
-            callback=_split,
-            metavar="VALUE",
-            help=_AXIS_HELP[axis],
-            show_default=False,
-        )(command)
-    grid = click.option(
-        "--grid",
-        "grid_file",
-        type=click.Path(path_type=Path),
-        help="Your own grid, a TOML file.",
-    )
-    preset = click.option("--preset", help="A shipped grid; quick without --grid.")
-    return preset(grid(command))
-
-
-def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Where and how carefully."""
-    for option in reversed(
-        (
-            click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
-            click.option("--timer", help="auto, events, graph or wall.  [default: auto]"),
-            click.option("--budget-s", type=float, help="Sampling time for each case, seconds."),
-            click.option("--warmup-s", type=float, help="Warm-up for each case, seconds."),
-            click.option("--precision", type=float, help="Wanted half-width of the interval."),
-            click.option("--min-samples", type=int, help="Samples at least."),
-            click.option("--seed", type=int, help="Seed of inputs and weights.  [default: 0]"),
-            click.option("--timeout", default=300.0, help="Seconds before a case is given up."),
-        )
-    ):
-        command = option(command)
-    return command
-
-
-json_option = click.option(
-    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+from bench.errors import UsageError
+from bench.options import (
+    FriendlyGroup,
+    grid_options,
+    json_option,
+    limit_options,
+    measure_options,
+    output_options,
+    question_of,
+    refuse_with_resume,
+    request_of,
+    say_of,
+    settings_of,
 )
 
-
-def _request(options: dict[str, Any], *, rounds: int = 1) -> "Request":
-    from bench.session import request
-
-    return request(
-        preset=options["preset"],
-        grid_file=options["grid_file"],
-        axes={axis: options[axis] for axis in AXES},
-        settings={name: options[name] for name in _SETTINGS},
-        device=options["device"],
-        timeout_s=options["timeout"],
-        rounds=rounds,
-    )
-
-
-_SETTINGS = ("timer", "budget_s", "warmup_s", "precision", "min_samples", "seed")
+if TYPE_CHECKING:
+    from bench.compare import Comparison
+    from bench.runner import Summary
+    from bench.session import Session
+    from reports.comparison import Run
 
 
 @click.group(
@@ -157,14 +60,14 @@ def run(**options: Any) -> None:
             try_="--budget 300",
         )
     if options["resume"]:
-        _refuse_with_resume()
+        refuse_with_resume()
     if options["dry_run"]:
         _show_plan(options)
         return
     if options["resume"]:
         opened = session.resumed_session(options["resume"])
     else:
-        made = _request(options, rounds=options["rounds"])
+        made = request_of(options, rounds=options["rounds"])
         opened = session.new_session(made, options["out"] or session.new_run_path())
     with opened as active:
         try:
@@ -222,29 +125,11 @@ def _finish(path: Path, summary: "Summary", options: dict[str, Any]) -> None:
 _FAILURES = ("incorrect", "fallback", "crashed", "failed", "timeout")
 
 
-def _refuse_with_resume() -> None:
-    """A resumed run has its cases and settings; options that would change them are an error."""
-    context = click.get_current_context()
-    free = ("resume", "budget", "report", "as_json", "fresh_workers")
-    given = [
-        f"--{name.replace('_', '-')}"
-        for name in context.params
-        if name not in free
-        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
-    ]
-    if given:
-        raise UsageError(
-            f"--resume is given with {', '.join(given)}",
-            expected="a resumed run to keep the cases and settings it was made with",
-            try_=f"ena-bench run --resume {context.params['resume']}",
-        )
-
-
 def _show_plan(options: dict[str, Any]) -> None:
     from bench import listing, session, units
     from bench.machine import facts
 
-    planned = session.plan(_request(options, rounds=options["rounds"]), facts())
+    planned = session.plan(request_of(options, rounds=options["rounds"]), facts())
     rows = listing.cases(planned)
     if options["as_json"]:
         click.echo(json.dumps(rows))
@@ -288,7 +173,7 @@ def verify(**options: Any) -> None:
     from bench import session
     from reports import screen
 
-    made = _request(options)
+    made = request_of(options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "verify"
         with session.new_session(made, path, measure="bench.measurement:check") as active:
@@ -321,7 +206,7 @@ def profile(out: Path, **options: Any) -> None:
     from bench.profile import profile as profile_case
     from bench.profile import profile_text
 
-    made = _request(options)
+    made = request_of(options)
     planned = session.plan(made, facts())
     runnable = [item.case for item in planned if item.reason is None]
     if len(planned) != 1 or not runnable:
@@ -353,7 +238,7 @@ def list_(what: str, **options: Any) -> None:
     elif what == "contenders":
         rows = listing.contenders(session.decided(options["device"], facts()).partition(":")[0])
     else:
-        rows = listing.cases(session.plan(_request(options), facts()))
+        rows = listing.cases(session.plan(request_of(options), facts()))
     click.echo(json.dumps(rows) if options["as_json"] else listing.text(rows))
 
 
@@ -367,6 +252,83 @@ def export(runs: tuple[Path, ...], out: Path) -> None:
     for problem in export_rows(list(runs), out):
         click.echo(f"WARNING  {problem}", err=True)
     click.echo(f"saved    {out}")
+
+
+@main.command()
+@click.argument("baseline", type=click.Path(path_type=Path))
+@click.argument("candidate", type=click.Path(path_type=Path))
+@limit_options
+@output_options
+def compare(baseline: Path, candidate: Path, **options: Any) -> None:
+    """Compare two runs or exported files case by case; whatever it finds, it exits 0."""
+    from bench import baseline as baselines
+    from reports.comparison import Run
+
+    before, old_problems = baselines.read(baseline)
+    after, new_problems = baselines.read(candidate)
+    runs = Run(name=str(baseline), rows=before), Run(name=str(candidate), rows=after)
+    found = question_of(options).compare(before, after)
+    _tell_comparison(found, runs, options, [*old_problems, *new_problems])
+
+
+@main.command()
+@click.option(
+    "--baseline",
+    required=True,
+    type=click.Path(path_type=Path),
+    help="Run directory or exported file to hold against.",
+)
+@click.argument("candidate", required=False, type=click.Path(path_type=Path))
+@limit_options
+@click.option(
+    "--rounds", type=int, help="Visits to each case.  [default: the baseline's, 5 at least]"
+)
+@measure_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Run directory to make.")
+@output_options
+def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
+    """The gate: fail if anything got slower, needs more memory or broke.
+
+    Without CANDIDATE the baseline's own cases are measured here, in fresh processes, and those that
+    look slow once more. Exit codes: 0 passed, 1 failure, 2 usage, 3 regression, 4 not comparable.
+    """
+    from bench import baseline as baselines
+    from bench import gate
+    from reports.comparison import Run
+    from reports.progress import Progress
+
+    before, problems = baselines.read(baseline)
+    question = question_of(options)
+    if candidate is not None:
+        after, more = baselines.read(candidate)
+        found, problems = question.compare(before, after), problems + more
+    else:
+        plan = gate.plan(baseline, before, options, settings_of(options))
+        with Progress(is_quiet=options["as_json"]) as progress:
+            found, after = gate.check(before, question, plan, progress.show, say_of(options))
+        candidate = plan.path
+    runs = Run(name=str(baseline), rows=before), Run(name=str(candidate), rows=after)
+    _tell_comparison(found, runs, options, problems)
+    click.get_current_context().exit(found.exit_code)
+
+
+def _tell_comparison(
+    found: "Comparison",
+    runs: "tuple[Run, Run]",
+    options: dict[str, Any],
+    problems: list[str],
+) -> None:
+    """The screen or the one JSON document, the pages that were asked for, GitHub's annotations."""
+    from reports import comparison, comparison_files
+
+    if options["as_json"]:
+        click.echo(json.dumps(comparison.document(found, *runs, problems=problems)))
+    else:
+        click.echo(comparison.screen(found, *runs, problems=problems))
+    for line in comparison_files.write(
+        found, *runs, markdown=options["markdown"], junit=options["junit"]
+    ):
+        click.echo(line, err=True)
 
 
 @main.command()

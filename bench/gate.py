@@ -5,10 +5,10 @@ rounds again; a case fails if all its rounds together say so and the new ones sa
 """
 
 import secrets
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pandas as pd
 
@@ -21,13 +21,16 @@ from bench.contenders import lookup
 from bench.errors import UsageError
 from bench.grid import Grid, Planned
 from bench.results import RunDirectory
-from bench.session import Request, Session, executor_of
+from bench.session import Request, Session, executor_of, new_run_path
 from bench.verdict import AMBIGUOUS, FASTER, NOT_COMPARABLE, SLOWER, Limits
 
 if TYPE_CHECKING:
     from bench.executor import Executor
     from bench.machine import Machine
     from bench.timing import Settings
+
+FEWEST_ROUNDS = 5
+"""Visits to each case at least, unless the user says otherwise."""
 
 OnEvent = Callable[[runner.Event], None]
 Say = Callable[[str], None]
@@ -89,10 +92,49 @@ class Question:
         return case.is_control or self.relative_to in names
 
 
+def plan(
+    path: Path, rows: pd.DataFrame, options: Mapping[str, Any], changes: dict[str, Any]
+) -> Plan:
+    """How to measure a baseline's cases as they were measured, but for what a user changes.
+
+    Args:
+        path, rows: The baseline.
+        options: `device` (`auto` is the baseline's), `timeout` in seconds, `rounds` (None is as
+            many as the baseline has, and `FEWEST_ROUNDS` at least), and `out`, the run directory
+            to make.
+        changes: Settings of `bench.timing`, None where unchanged.
+
+    Raises:
+        UsageError: any of them is out of range.
+    """
+    rounds = options["rounds"]
+    if rounds is None:
+        rounds = max(baselines.num_rounds(rows), FEWEST_ROUNDS)
+    for name, value in (("rounds", rounds), ("timeout", options["timeout"])):
+        if not value > 0:
+            raise UsageError(
+                f"{name} {value:g} is not positive", expected="more than 0", try_=f"--{name} 5"
+            )
+    device = options["device"]
+    if device == "auto":
+        devices = rows.loc[rows["status"] == "ok", "device"].unique().tolist()
+        device = "cuda" if "cuda" in devices else "cpu"
+    return Plan(
+        settings=baselines.settings(path, rows, changes),
+        device=device,
+        timeout_s=options["timeout"],
+        rounds=rounds,
+        path=options["out"] or new_run_path(),
+    )
+
+
 def check(
-    baseline: pd.DataFrame, question: Question, plan: Plan, *, on_event: OnEvent, say: Say
-) -> Comparison:
+    baseline: pd.DataFrame, question: Question, plan: Plan, on_event: OnEvent, say: Say
+) -> tuple[Comparison, pd.DataFrame]:
     """Measure the cases of a baseline and compare; suspects are measured again.
+
+    Returns:
+        The comparison, and every row that was measured.
 
     A machine on which nothing of the baseline could be compared is found before measuring.
 
@@ -107,24 +149,25 @@ def check(
     RunDirectory.prepare(plan.path)
     with executor_of(plan.request, plan.path / "log.txt") as executor:
         if obstacle := _obstacle(baseline, cases, executor.machine(), question):
-            return refused(baseline, question, obstacle)
+            return refused(baseline, question, obstacle), baseline.head(0)
         session = begun(cases, plan, executor)
         say(f"{units.plural(len(cases), 'case')} in {units.plural(plan.rounds, 'round')}")
         candidate = measured(session, session.planned, plan.rounds, on_event)
 
         def remeasure(case_ids: Sequence[str]) -> pd.DataFrame:
-            say(f"measuring {units.plural(len(case_ids), 'case')} again before any of them fails")
+            say(f"{units.plural(len(case_ids), 'case')} again, before any of them fails")
             again = [item for item in session.planned if item.case.case_id in case_ids]
             rows = measured(session, again, 2 * plan.rounds, on_event)
             return rows[rows["round"] >= plan.rounds]
 
-        return decide(
+        found = decide(
             baseline,
             candidate,
             question.limits,
             remeasure=remeasure,
             relative_to=question.relative_to,
         )
+        return found, session.directory.rows()
 
 
 def decide(

@@ -2,9 +2,12 @@
 
 import math
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from bench.errors import UsageError
-from bench.resample import Ratio
+
+if TYPE_CHECKING:
+    from bench.resample import Ratio
 
 SAME = "same"
 FASTER = "faster"
@@ -88,7 +91,7 @@ class Judgement:
     reason: str = ""
 
 
-def judge(found: Ratio, *, bound: float, q_value: float, confidence: float) -> Judgement:
+def judge(found: "Ratio", *, bound: float, q_value: float, confidence: float) -> Judgement:
     """The verdict on a ratio: the whole interval decides, not the estimate.
 
     Args:
@@ -100,13 +103,14 @@ def judge(found: Ratio, *, bound: float, q_value: float, confidence: float) -> J
         return Judgement(verdict=SAME)
     if found.lo > slow or found.hi < fast:
         if q_value > 1.0 - confidence:
-            return Judgement(verdict=AMBIGUOUS, reason="among so many cases this may be chance")
+            return Judgement(
+                verdict=AMBIGUOUS,
+                reason="beyond the bound, but among so many cases it may be chance",
+            )
         return Judgement(verdict=SLOWER if found.lo > slow else FASTER)
-    if found.ratio > slow or found.ratio < fast:
-        return Judgement(
-            verdict=AMBIGUOUS, reason="beyond the bound, but not with its whole interval"
-        )
-    return Judgement(verdict=AMBIGUOUS, reason="the interval reaches beyond the bound")
+    return Judgement(
+        verdict=AMBIGUOUS, reason="its interval reaches beyond the bound; more rounds narrow it"
+    )
 
 
 def judge_memory(

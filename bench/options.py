@@ -1,0 +1,246 @@
+"""What commands share: how errors look, and the options that many of them have."""
+
+import os
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from bench.axes import AXES
+from bench.errors import EnaBenchError, UsageError
+from bench.verdict import METRICS, Limits
+
+if TYPE_CHECKING:
+    from bench.gate import Question
+    from bench.session import Request
+
+INTERRUPTED = 130
+_SETTINGS = ("timer", "budget_s", "warmup_s", "precision", "min_samples", "seed")
+_AXIS_HELP = {
+    "level": "op, layer or model.",
+    "contender": "What is measured: ena, transformer, linear, sliding_tile, attention, ...",
+    "impl": "Which code computes it; best and available choose among what is installed.",
+    "mode": "fwd, bwd, fwdbwd or step.",
+    "canvas": "Token grid, slowest axis first: 4096, 64x64 or 16x32x32.",
+    "seq_len": "Tokens; with --ndim picks the most square canvas.",
+    "ndim": "Number of canvas axes.",
+    "tile": "Tile in tokens, such as 8x16.",
+    "window": "Window in tokens, such as 24x48; replaces --sparsity.",
+    "sparsity": "Share of key tiles to leave out, in [0, 1).",
+    "scan": "Order in which the recurrence reads the canvas.",
+    "scan_variant": "fixed or official.",
+    "interleave": "linear-first, attention-first or stacked.",
+    "permute": "Where tokens are brought into tiled order: io or qkvo.",
+    "batch": "Sequences.",
+    "heads": "Heads.",
+    "head_dim": "Width of a head.",
+    "size": "tiny, small, base or large: heads, head_dim and depth together.",
+    "depth": "Number of blocks.",
+    "dtype": "float32, bfloat16, float16 or float64.",
+}
+
+
+class FriendlyGroup(click.Group):
+    """Show an EnaBenchError as text with its exit code; let a bug show its traceback."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except EnaBenchError as err:
+            click.echo(f"Error: {err}", err=True)
+            ctx.exit(err.exit_code)
+        except KeyboardInterrupt:
+            click.echo("Interrupted. Everything measured so far is saved.", err=True)
+            ctx.exit(INTERRUPTED)
+        except BrokenPipeError:
+            # the reader left; nothing more can be said, not even at exit
+            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+            ctx.exit(1)
+
+
+def _split(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str]:
+    """`--mode fwd,bwd` is `--mode fwd --mode bwd`."""
+    return [part.strip() for value in values for part in value.split(",")]
+
+
+def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Which cases: a preset or a file, and an option for each axis."""
+    for axis in reversed(AXES):
+        command = click.option(
+            f"--{axis.replace('_', '-')}",
+            axis,
+            multiple=True,
+            callback=_split,
+            metavar="VALUE",
+            help=_AXIS_HELP[axis],
+            show_default=False,
+        )(command)
+    grid = click.option(
+        "--grid",
+        "grid_file",
+        type=click.Path(path_type=Path),
+        help="Your own grid, a TOML file.",
+    )
+    preset = click.option("--preset", help="A shipped grid; quick without --grid.")
+    return preset(grid(command))
+
+
+def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where and how carefully."""
+    for option in reversed(
+        (
+            click.option("--device", default="auto", help="auto, cpu, cuda or cuda:N."),
+            click.option("--timer", help="auto, events, graph or wall.  [default: auto]"),
+            click.option("--budget-s", type=float, help="Sampling time for each case, seconds."),
+            click.option("--warmup-s", type=float, help="Warm-up for each case, seconds."),
+            click.option("--precision", type=float, help="Wanted half-width of the interval."),
+            click.option("--min-samples", type=int, help="Samples at least."),
+            click.option("--seed", type=int, help="Seed of inputs and weights.  [default: 0]"),
+            click.option("--timeout", default=300.0, help="Seconds before a case is given up."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+json_option = click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document and nothing else."
+)
+
+
+class Fraction(click.ParamType[float]):
+    """`5%` or `0.05`; a bare number from 1 on is a percentage whose sign was forgotten."""
+
+    name = "fraction"
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        try:
+            number = float(str(value).strip().removesuffix("%"))
+        except ValueError:
+            self.fail(f"{value!r} is neither like 5% nor like 0.05", param, ctx)
+        if str(value).strip().endswith("%"):
+            return number / 100.0
+        if number >= 1.0:
+            self.fail(f"{value!r} would be {100 * number:g}%: write {number:g}%", param, ctx)
+        return number
+
+
+def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """How different is too different, and what is compared."""
+    default = Limits()
+    for option in reversed(
+        (
+            click.option(
+                "--max-slowdown",
+                type=Fraction(),
+                default=f"{100 * default.max_slowdown:g}%",
+                help="Tolerated slow-down; the whole interval must lie beyond it.",
+            ),
+            click.option(
+                "--max-memory",
+                type=Fraction(),
+                default=f"{100 * default.max_memory:g}%",
+                help="Tolerated growth of peak memory.",
+            ),
+            click.option(
+                "--metric",
+                default=default.metric,
+                help=f"What is compared: {' or '.join(METRICS)}.",
+            ),
+            click.option(
+                "--relative-to",
+                metavar="CONTENDER",
+                help="Compare speed-ups over this contender of the same run: works across GPUs.",
+            ),
+            click.option(
+                "--control",
+                metavar="CONTENDER",
+                help="Its code did not change: if its time does, the machine changed (exit 4).",
+            ),
+            click.option(
+                "--new-kernels",
+                is_flag=True,
+                help="Compare cases although other kernels run now.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def output_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """Where the result goes besides the screen."""
+    for option in reversed(
+        (
+            click.option("--junit", type=click.Path(path_type=Path), help="Write JUnit XML here."),
+            click.option(
+                "--markdown", type=click.Path(path_type=Path), help="Write a Markdown page here."
+            ),
+            json_option,
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def request_of(options: dict[str, Any], *, rounds: int = 1) -> "Request":
+    """What `grid_options` and `measure_options` ask for."""
+    from bench.session import request
+
+    return request(
+        preset=options["preset"],
+        grid_file=options["grid_file"],
+        axes={axis: options[axis] for axis in AXES},
+        settings=settings_of(options),
+        device=options["device"],
+        timeout_s=options["timeout"],
+        rounds=rounds,
+    )
+
+
+def settings_of(options: dict[str, Any]) -> dict[str, Any]:
+    """Those of `measure_options` that are settings of `bench.timing`, None where not given."""
+    return {name: options[name] for name in _SETTINGS}
+
+
+def question_of(options: dict[str, Any]) -> "Question":
+    """What `limit_options` ask for."""
+    from bench.gate import Question
+
+    names = ("max_slowdown", "max_memory", "metric", "control", "new_kernels")
+    limits = Limits(**{name: options[name] for name in names})
+    return Question(limits=limits, relative_to=options["relative_to"])
+
+
+def say_of(options: dict[str, Any]) -> Callable[[str], None]:
+    """Tells what begins on stderr, unless one document is all that is wanted."""
+
+    def say(text: str) -> None:
+        if not options["as_json"]:
+            click.echo(f"measuring    {text}", err=True)
+
+    return say
+
+
+def refuse_with_resume() -> None:
+    """A resumed run has its cases and settings; options that would change them are an error."""
+    context = click.get_current_context()
+    free = ("resume", "budget", "report", "as_json", "fresh_workers")
+    given = [
+        f"--{name.replace('_', '-')}"
+        for name in context.params
+        if name not in free
+        and context.get_parameter_source(name) is click.core.ParameterSource.COMMANDLINE
+    ]
+    if given:
+        raise UsageError(
+            f"--resume is given with {', '.join(given)}",
+            expected="a resumed run to keep the cases and settings it was made with",
+            try_=f"ena-bench run --resume {context.params['resume']}",
+        )

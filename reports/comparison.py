@@ -1,0 +1,258 @@
+"""A comparison as people and programs read it: the screen, and the one JSON document."""
+
+import textwrap
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
+
+import pandas as pd
+from rich.console import Console
+from rich.style import Style
+
+from bench import units
+from bench.compare import CaseComparison, Comparison
+from bench.verdict import (
+    AMBIGUOUS,
+    BROKEN,
+    FASTER,
+    LESS,
+    MORE,
+    NOT_COMPARABLE,
+    SAME,
+    SLOWER,
+    UNKNOWN,
+    VERDICTS,
+)
+from reports.listing import GAP, Line, shorten
+from reports.summary import machine_lines
+
+PLAIN_WIDTH = 180
+"""Columns where the output is no terminal: a log has room for whole names."""
+MAX_PASSED = 60
+"""Cases without a finding are listed one by one up to this many."""
+
+_LEAD = 13
+_LABEL = 16
+_STYLES = {
+    BROKEN: "bold red",
+    SLOWER: "bold red",
+    NOT_COMPARABLE: "yellow",
+    AMBIGUOUS: "yellow",
+    FASTER: "green",
+    SAME: "",
+}
+_HEADINGS = (
+    ("baseline", "ms", 9),
+    ("candidate", "ms", 9),
+    ("ratio", "x", 6),
+    ("interval", "x", 14),
+    ("bound", "%", 6),
+    ("rounds", "", 7),
+    ("memory", "x", 7),
+)
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Run:
+    """One side, for the head of a page: what it is called, and its rows."""
+
+    name: str
+    rows: pd.DataFrame
+
+    @property
+    def lines(self) -> list[str]:
+        """The machine, and how much of it was measured."""
+        cases = units.plural(int(self.rows["case_id"].nunique()), "case")
+        machines = machine_lines(self.rows) or ["machine unknown"]
+        return [f"{self.name} ({cases}, {units.plural(len(self.rows), 'row')})", *machines]
+
+
+def screen(
+    found: Comparison,
+    baseline: Run,
+    candidate: Run,
+    *,
+    problems: Sequence[str] = (),
+    width: int | None = None,
+    colour: bool | None = None,
+) -> str:
+    """What `compare`, `check` and `ab` print."""
+    console = Console()
+    width = width or (console.width if console.is_terminal else PLAIN_WIDTH)
+    lines = [
+        *_side("baseline", baseline, width),
+        *_side("candidate", candidate, width),
+        *([Line(f"{'relative to':<{_LEAD}}{found.relative_to}")] if found.relative_to else []),
+        Line(""),
+        *_table(found, width),
+        Line(""),
+        *_reasons(found, width),
+        *(w for note in (*found.notes, *problems) for w in _wrapped("NOTE", note, "", width)),
+        *_ending(found, width),
+    ]
+    if colour is None:
+        colour = console.is_terminal and not console.no_color
+    return "\n".join(_rendered(line, colour) for line in lines)
+
+
+def document(
+    found: Comparison, baseline: Run, candidate: Run, *, problems: Sequence[str] = ()
+) -> dict[str, Any]:
+    """Everything a program may want to know; every value fits into JSON."""
+    return {
+        "verdict": found.verdict,
+        "exit_code": found.exit_code,
+        "conclusion": conclusion(found),
+        "baseline": baseline.lines,
+        "candidate": candidate.lines,
+        "relative_to": found.relative_to,
+        "limits": asdict(found.limits),
+        "geomean": None if found.geomean is None else found.geomean._asdict(),
+        "num_cases": dict(Counter(case.verdict for case in found.cases)),
+        "cases": [asdict(case) | {"memory_ratio": case.memory_ratio} for case in found.cases],
+        "notes": list(found.notes),
+        "problems": list(problems),
+    }
+
+
+def conclusion(found: Comparison) -> str:
+    """`2 of 30 cases got slower (1.08x), 28 are the same.`: the verdict in a sentence."""
+    counts = Counter(case.verdict for case in found.cases)
+    parts = [f"{counts[verdict]} {_plain(verdict)}" for verdict in VERDICTS if counts[verdict]]
+    memory = sum(case.memory_verdict == MORE for case in found.cases)
+    parts += [f"{memory} with more memory"] if memory else []
+    text = f"{units.plural(len(found.cases), 'case')}: {', '.join(parts) or 'none'}"
+    if found.moved_controls:
+        moved = max(found.moved_controls, key=lambda c: abs((c.ratio or 1.0) - 1.0))
+        text += (
+            f"; the control {moved.case_path} is at {units.ratio(moved.ratio)} of its time "
+            "although its code did not change, so the machine did"
+        )
+    return text
+
+
+def geomean_text(found: Comparison) -> str:
+    """`1.012x (1.004x to 1.021x) over 30 cases`."""
+    mean = found.geomean
+    if mean is None:
+        return "no case could be compared"
+    interval = f"{ratio_text(mean.lo)} to {ratio_text(mean.hi)}"
+    return f"{ratio_text(mean.ratio)} ({interval}) over {units.plural(mean.num_cases, 'case')}"
+
+
+def ratio_text(value: float | None) -> str:
+    """`1.052`: a ratio near 1 with the digits that tell 5% from 6%."""
+    return units.NOT_AVAILABLE if value is None else f"{value:.3f}"
+
+
+def memory_text(case: CaseComparison) -> str:
+    """`same`, or the ratio of peaks."""
+    if case.memory_verdict in (SAME, UNKNOWN):
+        return case.memory_verdict if case.memory_verdict == SAME else units.NOT_AVAILABLE
+    return ratio_text(case.memory_ratio)
+
+
+def by_alarm(cases: Sequence[CaseComparison]) -> list[CaseComparison]:
+    """The most alarming first; equal ones by falling ratio."""
+
+    def key(case: CaseComparison) -> tuple[int, float]:
+        rank = 0 if case.is_regression else 1 + VERDICTS.index(case.verdict)
+        return (rank, -(case.ratio or 0.0))
+
+    return sorted(cases, key=key)
+
+
+def reason_text(case: CaseComparison) -> str:
+    """Why a case has its verdict, memory included; empty where there is nothing to say."""
+    parts = [case.reason] if case.reason else []
+    if case.memory_verdict in (MORE, LESS):
+        before, after = units.memory(case.baseline_mib), units.memory(case.candidate_mib)
+        parts.append(f"peak memory was {before} and is {after}")
+    return "; ".join(parts)
+
+
+def _side(label: str, run: Run, width: int) -> Iterator[Line]:
+    for index, line in enumerate(run.lines):
+        yield from _wrapped(label if index == 0 else "", line, "" if index == 0 else "dim", width)
+
+
+def _table(found: Comparison, width: int) -> Iterator[Line]:
+    cases = by_alarm(found.cases)
+    quiet = [c for c in cases if c.verdict == SAME and not c.is_regression]
+    if len(quiet) > MAX_PASSED:
+        cases = [c for c in cases if c not in quiet]
+    room = max(width - sum(len(GAP) + size for _, _, size in _HEADINGS) - _LABEL - len(GAP), 24)
+    for row in (0, 1):
+        text = "".join(f"{GAP}{heading[row]:>{heading[2]}}" for heading in _HEADINGS)
+        yield Line(f"{'':<{_LABEL}}{text}{GAP}{'case' if row == 0 else ''}", "bold")
+    for case in cases:
+        style = _STYLES[case.verdict] or ("bold red" if case.is_regression else "")
+        yield Line(
+            f"{_label(case):<{_LABEL}}{_numbers(case)}{GAP}{shorten(case.case_path, room)}", style
+        )
+    if len(quiet) > MAX_PASSED:
+        yield Line(f"{units.plural(len(quiet), 'case')} more: same", "dim")
+
+
+def _label(case: CaseComparison) -> str:
+    text = case.verdict
+    if case.memory_verdict == MORE and case.verdict not in (BROKEN, SLOWER):
+        text = "MEMORY"
+    elif case.verdict in (BROKEN, SLOWER):
+        text = text.upper()
+    return f"{text} *" if case.is_control else text
+
+
+def _numbers(case: CaseComparison) -> str:
+    if case.ratio is None:
+        return " " * sum(len(GAP) + size for _, _, size in _HEADINGS)
+    cells = (
+        units.significant(case.baseline_ms),
+        units.significant(case.candidate_ms),
+        ratio_text(case.ratio),
+        f"{ratio_text(case.ratio_lo)} - {ratio_text(case.ratio_hi)}",
+        units.percent(case.bound).removesuffix("%"),
+        f"{case.num_rounds[0]} / {case.num_rounds[1]}",
+        memory_text(case),
+    )
+    return "".join(
+        f"{GAP}{text:>{size}}" for text, (_, _, size) in zip(cells, _HEADINGS, strict=True)
+    )
+
+
+def _reasons(found: Comparison, width: int) -> Iterator[Line]:
+    """Why, for each case that is not simply the same; equal reasons once."""
+    groups: dict[tuple[str, str], list[CaseComparison]] = {}
+    for case in by_alarm(found.cases):
+        if reason := reason_text(case):
+            groups.setdefault((_label(case), reason), []).append(case)
+    for (label, reason), cases in groups.items():
+        where = cases[0].case_path
+        if len(cases) > 1:
+            where = f"{units.plural(len(cases), 'case')}, such as {where}"
+        yield from _wrapped(label, f"{reason} ({where})", _STYLES[cases[0].verdict], width)
+
+
+def _ending(found: Comparison, width: int) -> Iterator[Line]:
+    if any(case.is_control for case in found.cases):
+        yield Line(f"{'*':<{_LEAD}}the control: its code did not change", "dim")
+    yield from _wrapped("geomean", f"{geomean_text(found)}; above 1 is slower", "", width)
+    style = {0: "bold green", 3: "bold red"}.get(found.exit_code, "bold yellow")
+    yield from _wrapped(found.verdict.upper(), conclusion(found), style, width)
+
+
+def _plain(verdict: str) -> str:
+    return "the same" if verdict == SAME else verdict
+
+
+def _wrapped(label: str, text: str, style: str, width: int) -> Iterator[Line]:
+    lead = max(_LEAD, len(label) + 2)
+    parts = textwrap.wrap(" ".join(text.split()), max(width - lead, 24), break_on_hyphens=False)
+    for index, part in enumerate(parts or [""]):
+        yield Line(f"{label if index == 0 else '':<{lead}}{part}", style)
+
+
+def _rendered(line: Line, colour: bool) -> str:
+    text = line.text.rstrip()
+    return Style.parse(line.style).render(text) if colour and line.style else text

@@ -1,0 +1,42 @@
+"""Where a comparison goes besides the screen: files that were asked for, and GitHub's pages."""
+
+import os
+from collections.abc import Mapping
+from pathlib import Path
+
+from bench.compare import Comparison
+from bench.disk import unwritable
+from reports import comparison_junit, comparison_markdown, github
+from reports.comparison import Run
+
+
+def write(
+    found: Comparison,
+    baseline: Run,
+    candidate: Run,
+    *,
+    markdown: Path | None = None,
+    junit: Path | None = None,
+    environment: Mapping[str, str] = os.environ,
+) -> list[str]:
+    """Write what was asked for; return lines for stderr: what was saved, and annotations.
+
+    Raises:
+        StorageError: a file cannot be written.
+    """
+    page = comparison_markdown.page(found, baseline, candidate)
+    lines = []
+    for path, text in ((markdown, page), (junit, comparison_junit.page(found))):
+        if path is not None:
+            _save(path, text)
+            lines.append(f"saved    {path}")
+    github.add_summary(page, environment)
+    return [*lines, *github.annotations(found, environment)]
+
+
+def _save(path: Path, text: str) -> None:
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(text, encoding="utf-8")
+    except OSError as err:
+        raise unwritable(err, path) from err
