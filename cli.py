@@ -312,6 +312,42 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
     click.get_current_context().exit(found.exit_code)
 
 
+@main.command()
+@click.argument("ref_a")
+@click.argument("ref_b", required=False)
+@grid_options
+@limit_options
+@click.option("--rounds", default=5, help="Visits to each case by each revision.")
+@measure_options
+@click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for both runs.")
+@output_options
+def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
+    """Compare two git revisions, measured in turn on this machine: A B, B A, A B, ...
+
+    REF_B is the working tree unless given. Each revision has a worktree and workers of its own;
+    kernels may differ. Without --preset or --grid the preset ci. Exit codes as for check.
+    """
+    from bench import ab as pairs
+    from bench.session import new_run_path
+    from bench.worktree import revisions
+    from reports.comparison import Run
+    from reports.progress import Progress
+
+    if not (options["preset"] or options["grid_file"]):
+        options["preset"] = "ci"
+    made, out = request_of(options, rounds=options["rounds"]), options["out"] or new_run_path()
+    question, say = question_of(options), say_of(options)
+    with (
+        revisions(Path(), [ref_a, ref_b]) as found,
+        Progress(is_quiet=options["as_json"]) as progress,
+    ):
+        pair = pairs.compare_revisions(made, found, question, out, progress.show, say)
+    names = [f"{r.name} in {out / folder}" for r, folder in zip(found, "ab", strict=True)]
+    runs = Run(name=names[0], rows=pair.baseline), Run(name=names[1], rows=pair.candidate)
+    _tell_comparison(pair.comparison, runs, options, [])
+    click.get_current_context().exit(pair.comparison.exit_code)
+
+
 def _tell_comparison(
     found: "Comparison",
     runs: "tuple[Run, Run]",

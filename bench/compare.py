@@ -81,12 +81,6 @@ class CaseComparison:
         """Whether it fails a gate."""
         return self.verdict in (SLOWER, BROKEN) or self.memory_verdict == MORE
 
-    @property
-    def is_suspect(self) -> bool:
-        """Whether more rounds could show that it is slower, or that it is not."""
-        seems_slow = self.ratio is not None and self.ratio > 1.0 + (self.bound or 0.0)
-        return self.verdict == SLOWER or (self.verdict == AMBIGUOUS and seems_slow)
-
 
 class Geomean(NamedTuple):
     """The geometric mean of the ratios of all compared cases, with its interval."""
@@ -137,8 +131,15 @@ class Comparison:
 
     @property
     def suspects(self) -> tuple[CaseComparison, ...]:
-        """Cases to measure again before any of them fails a gate."""
-        return tuple(c for c in self.cases if c.is_suspect)
+        """Cases that more rounds may show to be slower, or not: to measure before any fails."""
+        return tuple(c for c in self.cases if self._is_suspect(c))
+
+    def _is_suspect(self, case: CaseComparison) -> bool:
+        if case.ratio is None or case.baseline_ms is None:
+            return False
+        # noise may hide a slow-down; what is tolerated may not
+        seems_slow = case.ratio > 1.0 + self.limits.bound(0.0, case.baseline_ms)
+        return case.verdict == SLOWER or (case.verdict == AMBIGUOUS and seems_slow)
 
 
 def compare(

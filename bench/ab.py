@@ -1,0 +1,117 @@
+"""Two revisions on one device: rounds A B, B A, A B: a drift of the machine hits both alike."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+
+import pandas as pd
+
+from bench import units
+from bench.compare import Comparison
+from bench.executor import Executor
+from bench.gate import OnEvent, Plan, Question, Say, begun, confirmed, measured
+from bench.grid import Planned
+from bench.session import Request, Session, decided, plan
+from bench.worktree import Revision, RevisionExecutor
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Pair:
+    """What both revisions gave."""
+
+    comparison: Comparison
+    baseline: pd.DataFrame
+    candidate: pd.DataFrame
+
+
+def compare_revisions(
+    made: Request,
+    found: Sequence[Revision],
+    question: Question,
+    path: Path,
+    on_event: OnEvent,
+    say: Say,
+) -> Pair:
+    """Measure two revisions in turn and compare the second with the first.
+
+    Each visit of a revision to a round is a fresh worker, and only one of them lives at a time.
+    Cases that seem slower are measured in as many rounds again, by both.
+
+    Args:
+        path: Gets the run directories `a` and `b`.
+
+    Raises:
+        UsageError: the grid cannot be planned here.
+        StorageError, EnaBenchError: as `bench.runner.run`.
+    """
+    question = replace(question, limits=replace(question.limits, new_kernels=True))
+    with _sessions(made, found, path) as sessions:
+        runnable = sum(item.reason is None for item in sessions[0].planned)
+        say(
+            f"{units.plural(runnable, 'case')} in {units.plural(made.rounds, 'round')} each of "
+            f"{found[0].name} and {found[1].name}"
+        )
+        take_turns(sessions, sessions[0].planned, range(made.rounds), on_event)
+        rows = [session.directory.rows() for session in sessions]
+        first = question.compare(*rows)
+        doubtful = question.doubtful(first)
+        if not doubtful:
+            return Pair(comparison=first, baseline=rows[0], candidate=rows[1])
+        say(f"{units.plural(len(doubtful), 'case')} again, before any of them fails")
+        again = [item for item in sessions[0].planned if item.case.case_id in doubtful]
+        take_turns(sessions, again, range(made.rounds, 2 * made.rounds), on_event)
+        rows = [session.directory.rows() for session in sessions]
+        fresh = [side[side["round"] >= made.rounds] for side in rows]
+        stands = confirmed(question.compare(*rows), question.compare(*fresh), doubtful)
+        return Pair(comparison=stands, baseline=rows[0], candidate=rows[1])
+
+
+def take_turns(
+    sessions: Sequence[Session],
+    planned: Sequence[Planned],
+    rounds: Sequence[int],
+    on_event: OnEvent,
+) -> None:
+    """Visit the cases in each round with every session; the order turns round each time."""
+    for round in rounds:
+        for session in sessions if round % 2 == 0 else reversed(sessions):
+            measured(session, planned, round + 1, on_event)
+            # two workers that live at once would share the device's memory
+            session.executor.close()
+
+
+@contextmanager
+def _sessions(made: Request, found: Sequence[Revision], path: Path) -> Iterator[list[Session]]:
+    """A run directory and an executor for each revision, of the same cases."""
+    with ExitStack() as stack:
+        executors: list[Executor] = []
+        folders = [path / name for name in ("a", "b")]
+        for revision, folder in zip(found, folders, strict=True):
+            folder.mkdir(parents=True, exist_ok=True)
+            executor = RevisionExecutor(
+                revision,
+                device=made.device,
+                settings=made.settings,
+                timeout_s=made.timeout_s,
+                log_path=folder / "log.txt",
+            )
+            executors.append(stack.enter_context(executor))
+        machine = executors[0].machine()
+        executors[0].close()
+        cases = [item.case for item in plan(made, machine)]
+        device = decided(made.device, machine)
+        yield [
+            begun(
+                cases,
+                Plan(
+                    settings=made.settings,
+                    device=device,
+                    timeout_s=made.timeout_s,
+                    rounds=made.rounds,
+                    path=folder,
+                ),
+                executor,
+            )
+            for folder, executor in zip(folders, executors, strict=True)
+        ]
