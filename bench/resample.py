@@ -113,7 +113,7 @@ def compare_sides(
     draws = [side.draw(num_draws, rng) for side in (baseline, candidate)]
     log_draws = draws[1] - draws[0]
     variances = [float(np.var(drawn)) for drawn in draws]
-    freedom = _welch(variances, [baseline.degrees_of_freedom, candidate.degrees_of_freedom])
+    freedom = welch_freedom(variances, [baseline.degrees_of_freedom, candidate.degrees_of_freedom])
     tail = (1.0 - confidence) / 2.0
     widening = stats.t.isf(tail, freedom) / stats.norm.isf(tail)
     low, high = widening * (np.quantile(log_draws, [tail, 1.0 - tail]) - log_ratio)
@@ -187,7 +187,7 @@ def _rescale(num_rounds: int) -> float:
     return float((num_rounds / (num_rounds - 1)) ** 0.5)
 
 
-def _welch(variances: Sequence[float], freedom: Sequence[int]) -> float:
+def welch_freedom(variances: Sequence[float], freedom: Sequence[int]) -> float:
     """Welch and Satterthwaite's degrees of freedom of a sum of variances."""
     spread = sum(v * v / f for v, f in zip(variances, freedom, strict=True))
     return sum(variances) ** 2 / spread if spread > 0 else float(sum(freedom))
