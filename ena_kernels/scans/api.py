@@ -6,6 +6,7 @@ returns ``scan_passes(scan) * x``: every token meets its own output.
 """
 
 import math
+from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -15,6 +16,9 @@ from ena_kernels.scans.catalog import VARIANTS, check_scan_name, scan_passes, sc
 from ena_kernels.scans.orders import Shape, Table, cross_table, multi_head_table, sample_table
 from ena_kernels.scans.permute import collect, spread
 
+IMPLS = ("eager", "triton")
+
+_WITHOUT_TABLE = ("uni", "learnable")
 _ORDERED = ("random", "learnable")
 _SLICED = ("mh2d", "mh3d")
 _OFFICIAL_KEEPS_OUTPUT = ("flip", "random", "learnable")
@@ -30,6 +34,7 @@ def scan_split(
     layer: int = 0,
     heads: int = 1,
     order: Tensor | None = None,
+    impl: str = "eager",
 ) -> Tensor:
     """Put the tokens of a canvas into the order, or orders, in which the mixer reads them.
 
@@ -46,19 +51,25 @@ def scan_split(
         order: For random, int64 permutations ``[B, L]`` (`orders.random_order`); for learnable, a
             matrix ``[L, L]`` (`orders.learnable_order`). Give `scan_merge` the same. Not checked
             to be permutations, which would wait for the device.
+        impl: ``"eager"``, or ``"triton"``: one kernel that reads and writes each byte once. Where
+            nothing moves (uni) and for learnable, a matrix product, the two are one.
     Returns:
         ``[p * B, L, C]``, p passes: copy k of sample b is at ``b * 4 + k`` for cross and at
         ``k * B + b`` for bi. Where nothing moves this is `x` itself.
     Raises:
         ShapeError: an unknown name, or sizes that disagree.
-        UnsupportedError: this scan cannot read this canvas; the text is `catalog.scan_reason`'s.
+        UnsupportedError: this scan cannot read this canvas (the text is `catalog.scan_reason`'s),
+            or `impl` cannot run on this device or dtype.
     Cost: SPEC 5.4. Differentiable in x and in a learnable order; gradients gather, never add up
     at random.
     """
     _check(x, scan, canvas, variant, layer, heads, order, passes=1)
+    keeps_input = variant == "official" and scan in _OFFICIAL_KEEPS_INPUT
+    if _runs_kernels(impl, scan) and not keeps_input:
+        return _kernels().spread(x, **_settings(scan, canvas, layer, heads, order))
     if scan == "bi":
         return torch.cat([x, x.flip(1)])
-    if variant == "official" and scan in _OFFICIAL_KEEPS_INPUT:
+    if keeps_input:
         return x
     return _move(x, scan, canvas, layer, heads, order)
 
@@ -72,19 +83,22 @@ def scan_merge(
     layer: int = 0,
     heads: int = 1,
     order: Tensor | None = None,
+    impl: str = "eager",
 ) -> Tensor:
     """Bring the mixer's outputs back to the canvas and sum the passes, without averaging.
 
     Args:
         y: ``[p * B, L, C]``, the mixer's output on what `scan_split` gave.
-        scan, canvas, variant, layer, heads, order: As given to `scan_split`.
+        scan, canvas, variant, layer, heads, order, impl: As given to `scan_split`.
     Returns:
         ``[B, L, C]``.
     Raises:
         ShapeError: an unknown name, or sizes that disagree.
-        UnsupportedError: this scan cannot read this canvas.
+        UnsupportedError: this scan cannot read this canvas, or `impl` cannot run here.
     """
     _check(y, scan, canvas, variant, layer, heads, order, passes=scan_passes(scan))
+    if _runs_kernels(impl, scan):
+        return _merge_by_kernels(y, variant, _settings(scan, canvas, layer, heads, order))
     if scan == "bi":
         forward, backward = y.chunk(2)
         return forward + (backward if variant == "official" else backward.flip(1))
@@ -93,6 +107,36 @@ def scan_merge(
     if variant == "official" and scan in _OFFICIAL_KEEPS_INPUT:
         return _move(y, scan, canvas, layer, heads, order)
     return _move_back(y, scan, canvas, layer, heads, order)
+
+
+def _runs_kernels(impl: str, scan: str) -> bool:
+    if impl not in IMPLS:
+        raise ShapeError(
+            f"scan impl {impl!r} is unknown",
+            expected=f"one of {', '.join(IMPLS)}",
+            try_='impl="eager"',
+        )
+    return impl == "triton" and scan not in _WITHOUT_TABLE
+
+
+def _kernels():
+    return import_module("ena_kernels.scans.triton")
+
+
+def _settings(scan: str, canvas: Shape, layer: int, heads: int, order: Tensor | None) -> dict:
+    return {"scan": scan, "canvas": canvas, "layer": layer, "heads": heads, "order": order}
+
+
+def _merge_by_kernels(y: Tensor, variant: str, settings: dict) -> Tensor:
+    kernels, scan = _kernels(), settings["scan"]
+    if variant == "official" and scan in _OFFICIAL_KEEPS_OUTPUT:
+        return y
+    if variant == "official" and scan in _OFFICIAL_KEEPS_INPUT:
+        return kernels.spread(y, **settings)
+    if variant == "official" and scan == "bi":
+        # both copies stay where they are: an elementwise sum, which is one kernel already
+        return torch.add(*y.chunk(2))
+    return kernels.collect(y, **settings)
 
 
 def _move(x: Tensor, scan: str, canvas: Shape, layer: int, heads: int, order: Tensor | None):

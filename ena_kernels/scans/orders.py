@@ -37,9 +37,7 @@ def cross_table(canvas: Shape, device: torch.device) -> Table:
     """
     # a table made in inference mode could never serve a backward
     with torch.inference_mode(False):
-        axes = tuple(range(len(canvas)))
-        raster, transposed = (axis_order(canvas, a, device) for a in (axes, axes[::-1]))
-        orders = torch.stack([raster, transposed, raster.flip(0), transposed.flip(0)])
+        orders = _cross_orders(canvas, device)
         shift = torch.arange(4, device=device)[:, None] * orders.shape[1]
         return Table(orders.flatten(), orders.argsort(1) + shift)
 
@@ -57,6 +55,31 @@ def multi_head_table(scan: str, canvas: Shape, heads: int, device: torch.device)
         head = torch.arange(heads, device=device)
         gather, scatter = (x * heads + head for x in (orders, orders.argsort(0)))
         return Table(gather.flatten(), scatter.view(1, -1))
+
+
+@lru_cache(maxsize=64)
+def position_table(
+    scan: str, canvas: Shape, layer: int, heads: int, device: torch.device
+) -> Tensor:
+    """Where each of R rows stands in each of p copies, int32 ``[p, R]``; every scan of a table.
+
+    Rows are tokens, for mh2d and mh3d the `heads` channel slices of tokens.
+    """
+    with torch.inference_mode(False):
+        if scan == "cross":
+            positions = torch.stack([order.argsort() for order in _cross_orders(canvas, device)])
+        elif scan in ("mh2d", "mh3d"):
+            positions = multi_head_table(scan, canvas, heads, device).scatter
+        else:
+            positions = _token_orders(scan, canvas, layer, device).argsort(1)
+        return positions.to(torch.int32).contiguous()
+
+
+def random_positions(order: Tensor) -> Tensor:
+    """The inverse of one permutation per sample, int64 ``[B, L]``, as int32."""
+    place = torch.arange(order.shape[1], device=order.device, dtype=torch.int32)
+    inverse = torch.empty_like(order, dtype=torch.int32)
+    return inverse.scatter_(1, order, place.expand_as(order))
 
 
 def random_order(
@@ -97,6 +120,28 @@ def sample_table(order: Tensor) -> Table:
     inverse = torch.empty_like(order).scatter_(1, order, position)
     first = torch.arange(B, device=order.device)[:, None] * L
     return Table((order + first).flatten(), (inverse + first).view(1, -1))
+
+
+def _cross_orders(canvas: Shape, device: torch.device) -> Tensor:
+    axes = tuple(range(len(canvas)))
+    raster, transposed = (axis_order(canvas, a, device) for a in (axes, axes[::-1]))
+    return torch.stack([raster, transposed, raster.flip(0), transposed.flip(0)])
+
+
+def _token_orders(scan: str, canvas: Shape, layer: int, device: torch.device) -> Tensor:
+    """Which token stands at each position, ``[p, L]``, for the scans that move whole tokens."""
+    raster = torch.arange(math.prod(canvas), device=device)
+    if scan == "bi":
+        return torch.stack([raster, raster.flip(0)])
+    if scan == "1d-shift":
+        order = raster.roll(layer)
+    elif scan == "2d-shift":
+        order = raster.view(canvas).roll((math.isqrt(layer),) * 2, dims=(0, 1)).flatten()
+    elif scan == "switch" and layer % 2:
+        order = raster.view(canvas).T.flatten()
+    else:
+        order = raster.flip(0)
+    return order[None]
 
 
 def _head_order(scan: str, canvas: Shape, heads: int, head: int, device: torch.device) -> Tensor:
