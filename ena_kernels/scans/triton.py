@@ -48,7 +48,7 @@ def scan_spread_kernel(
     for c in tl.static_range(PASSES):
         places = position_ptr + b * position_batch + c * position_copy + rows
         position = tl.load(places, mask=rows < R, other=0).to(tl.int64)
-        copy = y_ptr + b * y_batch + c * y_copy
+        copy = y_ptr + b * y_batch + tl.full((), c, tl.int64) * y_copy
         tl.store(copy + _offsets(position, cols, y_token, HEADS, W), x, mask=mask)
 
 
@@ -77,7 +77,7 @@ def scan_collect_kernel(
     for c in tl.static_range(PASSES):
         places = position_ptr + b * position_batch + c * position_copy + rows
         position = tl.load(places, mask=rows < R, other=0).to(tl.int64)
-        copy = y_ptr + b * y_batch + c * y_copy
+        copy = y_ptr + b * y_batch + tl.full((), c, tl.int64) * y_copy
         y = tl.load(copy + _offsets(position, cols, y_token, HEADS, W), mask=mask, other=0.0)
         total += y.to(tl.float32)
     x = x_ptr + b * x_batch + _offsets(rows, cols, x_token, HEADS, W)

@@ -1,0 +1,247 @@
+"""The short convolution with its SiLU in Triton, forward and backward.
+
+A program walks a chunk of tokens of BLOCK_C channels and keeps the last inputs in registers:
+
+    forward, in order:   y_t = silu(sum_j w_j x_{t-3+j})
+    backward, reversed:  g_t = dy_t silu'(sum_j w_j x_{t-3+j});  dx_t = sum_j w_j g_{t+3-j}
+
+Forward reads x and writes y once; backward reads x and dy and writes dx once, and a sum over the
+chunks' float32 shares gives the gradient of the weights: no atomics, so it repeats bit for bit.
+"""
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from ena_kernels.scans.triton import require_kernels
+
+# Legend: B batch, L tokens, C channels; width 4 is written out.
+
+CHUNK = 32
+UNROLL = 4
+NUM_WARPS = 1
+
+
+@triton.jit
+def short_conv_fwd_kernel(
+    x_ptr,
+    weight_ptr,
+    y_ptr,
+    x_batch,
+    x_token,
+    L,
+    C,
+    CHUNK: tl.constexpr,
+    UNROLL: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """One chunk of tokens of BLOCK_C channels."""
+    b, start, cols, mask = _place(L, C, CHUNK, BLOCK_C)
+    w0, w1, w2, w3 = _weights(weight_ptr, cols, mask)
+    x_ptr += b * x_batch + cols
+    y_ptr += b * L * C + cols
+    x0 = _token(x_ptr, start - 3, x_token, L, cols, C)
+    x1 = _token(x_ptr, start - 2, x_token, L, cols, C)
+    x2 = _token(x_ptr, start - 1, x_token, L, cols, C)
+    for step in range(0, CHUNK, UNROLL):
+        for i in tl.static_range(UNROLL):
+            t = start + step + i
+            x3 = _token(x_ptr, t, x_token, L, cols, C)
+            pre = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
+            y = pre * tl.sigmoid(pre)
+            tl.store(y_ptr + t * C, y.to(y_ptr.dtype.element_ty), mask=_inside(t, L, cols, C))
+            x0 = x1
+            x1 = x2
+            x2 = x3
+
+
+@triton.jit
+def short_conv_bwd_kernel(
+    x_ptr,
+    weight_ptr,
+    dy_ptr,
+    dx_ptr,
+    share_ptr,
+    x_batch,
+    x_token,
+    dy_batch,
+    dy_token,
+    L,
+    C,
+    CHUNK: tl.constexpr,
+    UNROLL: tl.constexpr,
+    BLOCK_C: tl.constexpr,
+):
+    """One chunk backwards: dx, and the chunk's share ``[4, C]`` of the gradient of the weights."""
+    b, start, cols, mask = _place(L, C, CHUNK, BLOCK_C)
+    w0, w1, w2, w3 = _weights(weight_ptr, cols, mask)
+    x_ptr += b * x_batch + cols
+    dy_ptr += b * dy_batch + cols
+    dx_ptr += b * L * C + cols
+    end = start + CHUNK
+    x3 = _token(x_ptr, end + 2, x_token, L, cols, C)
+    x2 = _token(x_ptr, end + 1, x_token, L, cols, C)
+    x1 = _token(x_ptr, end, x_token, L, cols, C)
+    g1 = tl.zeros((BLOCK_C,), tl.float32)
+    g2 = tl.zeros((BLOCK_C,), tl.float32)
+    g3 = tl.zeros((BLOCK_C,), tl.float32)
+    # tokens after the chunk belong to the next one; here they only reach back into dx
+    for i in tl.static_range(3):
+        t = end + 2 - i
+        x0 = _token(x_ptr, t - 3, x_token, L, cols, C)
+        dy = _token(dy_ptr, t, dy_token, L, cols, C)
+        g3 = g2
+        g2 = g1
+        g1 = dy * _slope(w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3)
+        x3 = x2
+        x2 = x1
+        x1 = x0
+    dw0 = tl.zeros((BLOCK_C,), tl.float32)
+    dw1 = tl.zeros((BLOCK_C,), tl.float32)
+    dw2 = tl.zeros((BLOCK_C,), tl.float32)
+    dw3 = tl.zeros((BLOCK_C,), tl.float32)
+    for step in range(0, CHUNK, UNROLL):
+        for i in tl.static_range(UNROLL):
+            t = end - 1 - step - i
+            x0 = _token(x_ptr, t - 3, x_token, L, cols, C)
+            dy = _token(dy_ptr, t, dy_token, L, cols, C)
+            g0 = dy * _slope(w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3)
+            dx = w3 * g0 + w2 * g1 + w1 * g2 + w0 * g3
+            tl.store(dx_ptr + t * C, dx.to(dx_ptr.dtype.element_ty), mask=_inside(t, L, cols, C))
+            dw0 += g0 * x0
+            dw1 += g0 * x1
+            dw2 += g0 * x2
+            dw3 += g0 * x3
+            x3 = x2
+            x2 = x1
+            x1 = x0
+            g3 = g2
+            g2 = g1
+            g1 = g0
+    share_ptr += (b * tl.cdiv(L, CHUNK) + start // CHUNK) * 4 * C + cols
+    tl.store(share_ptr, dw0, mask=mask)
+    tl.store(share_ptr + C, dw1, mask=mask)
+    tl.store(share_ptr + 2 * C, dw2, mask=mask)
+    tl.store(share_ptr + 3 * C, dw3, mask=mask)
+
+
+@triton.jit
+def _place(L, C, CHUNK: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sample, first token, channels [BLOCK_C] and their mask of this program."""
+    program = tl.program_id(0).to(tl.int64)
+    num_c = tl.cdiv(C, BLOCK_C)
+    num_chunks = tl.cdiv(L, CHUNK)
+    cols = (program % num_c) * BLOCK_C + tl.arange(0, BLOCK_C)
+    start = (program // num_c % num_chunks) * CHUNK
+    return program // (num_c * num_chunks), start, cols, cols < C
+
+
+@triton.jit
+def _weights(weight_ptr, cols, mask):
+    """The four taps [BLOCK_C] in float32."""
+    taps = weight_ptr + cols * 4
+    w0 = tl.load(taps, mask=mask, other=0.0).to(tl.float32)
+    w1 = tl.load(taps + 1, mask=mask, other=0.0).to(tl.float32)
+    w2 = tl.load(taps + 2, mask=mask, other=0.0).to(tl.float32)
+    w3 = tl.load(taps + 3, mask=mask, other=0.0).to(tl.float32)
+    return w0, w1, w2, w3
+
+
+@triton.jit
+def _token(ptr, t, stride, L, cols, C):
+    """Channels [BLOCK_C] of token t in float32, zeros before the first and after the last."""
+    return tl.load(ptr + t * stride, mask=_inside(t, L, cols, C), other=0.0).to(tl.float32)
+
+
+@triton.jit
+def _inside(t, L, cols, C):
+    """Mask [BLOCK_C] of the channels of token t, none of a token that is not."""
+    # the interpreter cannot combine the mask of a vector with a scalar condition
+    return cols < tl.where((t >= 0) & (t < L), C, 0)
+
+
+@triton.jit
+def _slope(pre):
+    """The derivative of SiLU."""
+    gate = tl.sigmoid(pre)
+    return gate * (1 + pre * (1 - gate))
+
+
+def forward(x: Tensor, weight: Tensor, past: Tensor | None = None) -> Tensor:
+    """``[B, L, C]`` of any strides of B and L to a contiguous ``[B, L, C]``; differentiable.
+
+    Raises:
+        UnsupportedError: a device without Triton kernels, or float64.
+    """
+    require_kernels(x)
+    if past is None:
+        return torch.ops.ena_kernels.short_conv(x, weight)
+    return forward(torch.cat([past, x], dim=1), weight)[:, past.shape[1] :]
+
+
+def _forward_op(x, weight):
+    x, weight = _dense_channels(x), weight.contiguous()
+    B, L, C = x.shape
+    y = x.new_empty(B, L, C)
+    if y.numel():
+        grid, blocks = _launch_shape(x)
+        arguments = (x, weight, y, x.stride(0), x.stride(1), L, C)
+        short_conv_fwd_kernel[grid](*arguments, **blocks)
+    return y
+
+
+def _backward_op(x, weight, dy):
+    x, dy, flat = _dense_channels(x), _dense_channels(dy), weight.contiguous()
+    B, L, C = x.shape
+    dx = x.new_empty(B, L, C)
+    if not dx.numel():
+        return dx, torch.zeros_like(weight)
+    share = x.new_empty(B * triton.cdiv(L, CHUNK), 4, C, dtype=torch.float32)
+    grid, blocks = _launch_shape(x)
+    strides = (x.stride(0), x.stride(1), dy.stride(0), dy.stride(1))
+    short_conv_bwd_kernel[grid](x, flat, dy, dx, share, *strides, L, C, **blocks)
+    return dx, share.sum(0).T.to(weight.dtype).contiguous().view(weight.shape)
+
+
+def _dense_channels(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def _launch_shape(x: Tensor) -> tuple[tuple[int], dict]:
+    B, L, C = x.shape
+    BLOCK_C = min(triton.next_power_of_2(C), 512 // x.element_size())
+    blocks = {"CHUNK": CHUNK, "UNROLL": UNROLL, "BLOCK_C": BLOCK_C, "num_warps": NUM_WARPS}
+    return (B * triton.cdiv(L, CHUNK) * triton.cdiv(C, BLOCK_C),), blocks
+
+
+def _forward_fake(x, weight):
+    return x.new_empty(x.shape)
+
+
+def _backward_fake(x, weight, dy):
+    return x.new_empty(x.shape), weight.new_empty(weight.shape)
+
+
+def _keep_inputs(ctx, inputs, output):
+    ctx.save_for_backward(*inputs)
+
+
+def _backward(ctx, grad):
+    return torch.ops.ena_kernels.short_conv_backward(*ctx.saved_tensors, grad)
+
+
+_OPERATORS = (
+    ("short_conv", "(Tensor x, Tensor weight) -> Tensor", _forward_op, _forward_fake),
+    (
+        "short_conv_backward",
+        "(Tensor x, Tensor weight, Tensor dy) -> (Tensor, Tensor)",
+        _backward_op,
+        _backward_fake,
+    ),
+)
+for _name, _schema, _op, _fake in _OPERATORS:
+    torch.library.define(f"ena_kernels::{_name}", _schema)
+    torch.library.impl(f"ena_kernels::{_name}", ("cuda", "cpu"), _op)
+    torch.library.register_fake(f"ena_kernels::{_name}", _fake)
+torch.library.register_autograd("ena_kernels::short_conv", _backward, setup_context=_keep_inputs)
