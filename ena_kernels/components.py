@@ -26,6 +26,11 @@ INIT_STD = 0.02
 HALF = (torch.bfloat16, torch.float16)
 
 
+def impl_around(recurrence: str) -> str:
+    """Implementation of the scan and the convolution around a recurrence of this one."""
+    return "triton" if recurrence == "triton" else "eager"
+
+
 class Linear(nn.Linear):
     """A linear map that starts as a truncated normal of deviation 0.02, its bias as zero."""
 
@@ -91,14 +96,18 @@ class ShortConvolution(nn.Conv1d):
 
     component = "recurrence"
 
-    def __init__(self, model_dim: int) -> None:
+    def __init__(self, model_dim: int, impl: str = "eager") -> None:
         channels = 3 * model_dim
         super().__init__(channels, channels, WIDTH, groups=channels, bias=False)
+        self.impl = impl
 
     def forward(self, qkv: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
-        """``[B, L, 3 C]``, and the three tokens before it, to q, k, v, each ``[B, L, C]``."""
-        mixed = short_conv(qkv, self.weight, past)
-        return tuple(part.contiguous() for part in mixed.chunk(3, dim=-1))
+        """``[B, L, 3 C]``, and the three tokens before it, to q, k, v, each ``[B, L, C]``.
+
+        Triton's are views side by side, which its recurrence reads as they lie.
+        """
+        parts = short_conv(qkv, self.weight, past, impl=self.impl).chunk(3, dim=-1)
+        return parts if self.impl == "triton" else tuple(part.contiguous() for part in parts)
 
 
 class Recurrence(nn.Module):

@@ -6,7 +6,6 @@ returns ``scan_passes(scan) * x``: every token meets its own output.
 """
 
 import math
-from importlib import import_module
 
 import torch
 from torch import Tensor
@@ -120,7 +119,9 @@ def _runs_kernels(impl: str, scan: str) -> bool:
 
 
 def _kernels():
-    return import_module("ena_kernels.scans.triton")
+    from ena_kernels.scans import triton
+
+    return triton
 
 
 def _settings(scan: str, canvas: Shape, layer: int, heads: int, order: Tensor | None) -> dict:

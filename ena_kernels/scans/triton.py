@@ -21,6 +21,8 @@ from ena_kernels.scans.orders import Shape, position_table, random_positions
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TILE_BYTES = 8192
 NUM_WARPS = 4
+IS_INTERPRETED = triton.knobs.runtime.interpret
+"""Settled where kernels are defined, as they are; reading it later could not be traced."""
 
 
 @triton.jit
@@ -128,7 +130,7 @@ def collect(
 
 def require_kernels(x: Tensor) -> None:
     """Raise UnsupportedError where a Triton kernel cannot run on `x`."""
-    if x.device.type != "cuda" and not triton.knobs.runtime.interpret:
+    if x.device.type != "cuda" and not IS_INTERPRETED:
         raise UnsupportedError(
             f"impl 'triton' has no kernel for {x.device.type} tensors",
             expected="tensors on a CUDA device, or Triton's interpreter (TRITON_INTERPRET=1)",

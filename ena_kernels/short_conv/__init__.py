@@ -1,7 +1,5 @@
 """The short depthwise causal convolution in front of a recurrence, with its SiLU (SPEC 3.1)."""
 
-from importlib import import_module
-
 import torch
 import torch.nn.functional as F
 from torch import Tensor
@@ -36,7 +34,9 @@ def short_conv(
             try_='impl="eager"',
         )
     if impl == "triton":
-        return import_module("ena_kernels.short_conv.triton").forward(x, weight, past)
+        from ena_kernels.short_conv import triton
+
+        return triton.forward(x, weight, past)
     if past is None:
         padded = F.pad(x.mT, (WIDTH - 1, 0)) if x.is_cuda else F.pad(x, (0, 0, WIDTH - 1, 0)).mT
     else:
