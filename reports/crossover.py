@@ -1,0 +1,113 @@
+"""From which length on ENA, or any series, overtakes the FlashAttention Transformer.
+
+The length is interpolated on logarithms between measured lengths. Its interval comes from those of
+the medians: the error of a speed-up is that of its two medians in quadrature, and the ends are
+where the ends of the speed-up's interval cross 1.
+"""
+
+import math
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import pandas as pd
+
+from reports import frames, scaling
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Overtaking:
+    """Where one series overtakes its anchor, at one level, mode, setting and dimensionality.
+
+    `verdict` is `from` or `until` a length, `always` (already at the shortest, `first_len`) or
+    `never` (up to the longest, `last_len`) faster. `seq_len` is None unless it is `from` or
+    `until`; `lo` and `hi` are None where that end of the interval does not cross.
+    """
+
+    level: str
+    mode: str
+    setting: str
+    device_name: str | None
+    ndim: int | None
+    series: str
+    contender: str
+    sparsity: float | None
+    anchor: str
+    anchor_is_flash: bool
+    verdict: str
+    first_len: int
+    last_len: int
+    seq_len: float | None = None
+    lo: float | None = None
+    hi: float | None = None
+    num_crossings: int = 0
+
+
+def overtaking_table(frame: pd.DataFrame) -> list[Overtaking]:
+    """Every series of a tidy frame that has an anchor and is not itself one, in its order."""
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for case in frames.records(frame):
+        is_compared = frames.is_timed(case) and case["is_squarest"] and case["speedup"] is not None
+        if is_compared and case["seq_len"] and case["series"] != case["anchor"]:
+            names = ("level", "mode", *frames.SETTING, "ndim", "series")
+            groups.setdefault(tuple(case[n] for n in names), []).append(case)
+    return [_overtaking(sorted(g, key=lambda c: int(c["seq_len"]))) for g in groups.values()]
+
+
+def speedup_interval(case: Record) -> tuple[float, float]:
+    """95% interval of a speed-up: the relative errors of both medians in quadrature.
+
+    `speedup_lo` and `speedup_hi` are the widest range instead; of that range the case's own share
+    is known, and the anchor's is the rest.
+    """
+    middle = case["speedup"]
+    own_up, own_down = _errors(case)
+    up = math.log((case["speedup_hi"] or middle) / middle)
+    down = math.log(middle / (case["speedup_lo"] or middle))
+    rest_up, rest_down = max(up - own_down, 0.0), max(down - own_up, 0.0)
+    return (
+        middle * math.exp(-math.hypot(rest_down, own_up)),
+        middle * math.exp(math.hypot(rest_up, own_down)),
+    )
+
+
+def crossing_lengths(lengths: Sequence[int], ratios: Sequence[float]) -> list[float]:
+    """Every length at which the ratio passes 1, log-linear between measured lengths."""
+    points = sorted(zip(lengths, ratios, strict=True))
+    found = []
+    for start in range(len(points) - 1):
+        pair = points[start : start + 2]
+        crossing = scaling.crossover_length([p[0] for p in pair], [p[1] for p in pair])
+        if crossing is not None:
+            found.append(crossing)
+    return found
+
+
+def _overtaking(cases: list[Record]) -> Overtaking:
+    lengths, ratios = [c["seq_len"] for c in cases], [c["speedup"] for c in cases]
+    intervals = [speedup_interval(c) for c in cases]
+    found = scaling.crossover(lengths, ratios, *map(list, zip(*intervals, strict=True)))
+    assert found is not None
+    last = cases[-1]
+    shared = ("level", "mode", "setting", "device_name", "ndim", "series", "contender", "anchor")
+    return Overtaking(
+        **{name: last[name] for name in shared},
+        sparsity=last["sparsity_target"],
+        anchor_is_flash=all(c["anchor_is_flash"] for c in cases),
+        verdict=found.verdict,
+        first_len=lengths[0],
+        last_len=lengths[-1],
+        seq_len=found.seq_len,
+        lo=found.lo,
+        hi=found.hi,
+        num_crossings=len(crossing_lengths(lengths, ratios)),
+    )
+
+
+def _errors(case: Record) -> tuple[float, float]:
+    """Log distance of the ends of the latency's interval, upper and lower."""
+    middle = case["latency_ms"]
+    high, low = case["latency_ms_hi"] or middle, case["latency_ms_lo"] or middle
+    return math.log(high / middle), math.log(middle / low)
