@@ -1,19 +1,27 @@
 """Sliding Tile Attention: one entry point, several implementations (SPEC section 2)."""
 
+from types import ModuleType
+
+import torch
 from torch import Tensor
 
 from ena_kernels.attention.checks import check_qkv, implementation
 from ena_kernels.canvas import Shape, num_tokens, window_grid
-from ena_kernels.errors import ShapeError
+from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.sliding_tile.tiling import tile as tile_tokens
 from ena_kernels.sliding_tile.tiling import untile as untile_tokens
+from ena_kernels.sliding_tile.tiling import whole_tiles
 
 # An implementation is a module of this package with its name. It defines
 #   ORDERS: the token orders it reads and writes, the preferred one first;
+#   EXTRAS: which of text_tokens, pad and return_lse it knows;
 #   forward(q, k, v, *, canvas, window, tile, scale, order) -> Tensor: arguments are validated, the
-#   order is one of ORDERS; raises UnsupportedError for what it cannot run here.
-IMPLS = ("reference", "eager", "flex", "natten")
+#   order is one of ORDERS; raises UnsupportedError for what it cannot run here. Text are the tokens
+#   beyond the canvas; return_lse=True is passed if asked for, and then out and lse are returned.
+IMPLS = ("reference", "eager", "triton", "flex", "natten")
 ORDERS = ("raster", "tiled")
+PADS = ("error", "zero")
+_MODULES: dict[str, ModuleType] = {}
 
 
 def sliding_tile(
@@ -26,24 +34,34 @@ def sliding_tile(
     tile: Shape,
     scale: float | None = None,
     order: str = "raster",
+    text_tokens: int = 0,
+    pad: str = "error",
+    return_lse: bool = False,
     impl: str = "eager",
-) -> Tensor:
+) -> Tensor | tuple[Tensor, Tensor]:
     """Attend each tile of queries to the tiles inside a window around it.
 
     Args:
         q: ``[B, H, L, D]``, float16, bfloat16, float32 or float64, unit stride in D.
         k, v: ``[B, H_kv, L, D]`` with H_kv dividing H; same dtype, device and rule.
-        canvas: Token grid, slowest axis first; ``prod(canvas) == L``.
+        canvas: Token grid, slowest axis first; ``prod(canvas) + text_tokens == L``.
         window: Window in tokens, per axis a multiple of `tile`; moved inside at the border.
-        tile: Tile in tokens, per axis a divisor of `canvas`.
+        tile: Tile in tokens, per axis a divisor of `canvas` unless `pad` says otherwise.
         scale: Score multiplier. Default: ``D ** -0.5``.
-        order: Order of the L tokens in q, k, v and in the result: "raster", or "tiled" as
-            `tiling.tile` makes it, which saves permuting them here.
-        impl: "reference" (the specification), "eager" (plain PyTorch, any device), "flex"
-            (FlexAttention), "natten" (odd windows in tiles only).
+        order: Order of the tokens of the canvas in q, k, v and in the result: "raster", or "tiled"
+            as `tiling.tile` makes it, which saves permuting them where `impl` wants it.
+        text_tokens: Tokens that follow the canvas; all tokens see them and they see all.
+        pad: What a tile that does not divide the canvas is: an "error", or "zero": windows are laid
+            out on the next larger canvas, whose additional tokens nobody sees.
+        return_lse: Also return the log-sum-exp of each query's scores.
+        impl: "reference" (the specification), "eager" (plain PyTorch, any device), "triton" (our
+            kernels; reads both orders in place), "flex" (FlexAttention), "natten" (odd windows in
+            tiles only). Text, padding and the log-sum-exp: "reference" and "triton".
 
     Returns:
-        ``[B, H, L, D]`` in the dtype of `q`; softmax and accumulation in float32 or wider.
+        ``[B, H, L, D]`` in the dtype of `q`; softmax and accumulation in float32 or wider. With
+        `return_lse` also ``[B, H, L]``, natural logarithm, float32 (float64 for float64 inputs).
+        Both are differentiable.
 
     Raises:
         ShapeError: arguments that break a rule above.
@@ -52,23 +70,24 @@ def sliding_tile(
     Cost: ``4 * B * H * L * D * prod(min(window, canvas))`` FLOPs forward, 2.5 times that backward.
     """
     canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
-    validate(q, k, v, canvas=canvas, window=window, tile=tile, scale=scale, order=order)
-    module = implementation(impl, IMPLS, __package__)
+    validate(
+        *(q, k, v),
+        **{"canvas": canvas, "window": window, "tile": tile, "scale": scale, "order": order},
+        text_tokens=text_tokens,
+        pad=pad,
+    )
+    module = _MODULES[_loaded(impl)]
+    is_cut = whole_tiles(canvas, tile) != canvas
+    asked = {"text_tokens": text_tokens > 0, "pad": is_cut, "return_lse": return_lse}
+    _require_extras(module, impl, [name for name, is_asked in asked.items() if is_asked])
     inner = order if order in module.ORDERS else module.ORDERS[0]
     if inner != order:
         q, k, v = (_reorder(x, canvas, tile, inner) for x in (q, k, v))
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    out = module.forward(q, k, v, canvas=canvas, window=window, tile=tile, scale=scale, order=inner)
+    extras = {"return_lse": True} if return_lse else {}
+    geometry = {"canvas": canvas, "window": window, "tile": tile}
+    out = module.forward(q, k, v, **geometry, scale=scale, order=inner, **extras)
     return out if inner == order else _reorder(out, canvas, tile, order)
-
-
-def orders_of(impl: str) -> tuple[str, ...]:
-    """The token orders that an implementation reads and writes without permuting.
-
-    Raises:
-        UnsupportedError: an unknown `impl`.
-    """
-    return implementation(impl, IMPLS, __package__).ORDERS
 
 
 def validate(
@@ -81,22 +100,61 @@ def validate(
     tile: Shape,
     scale: float | None,
     order: str,
+    text_tokens: int = 0,
+    pad: str = "error",
 ) -> None:
     """Raise ShapeError unless the arguments keep the rules of `sliding_tile`."""
     check_qkv(q, k, v, scale)
-    window_grid(canvas, tile, window)
-    if q.shape[2] != num_tokens(canvas):
+    for name, value, known in (("order", order, ORDERS), ("pad", pad, PADS)):
+        if value not in known:
+            raise ShapeError(
+                f"{name} {value!r} is unknown",
+                expected=f"one of {', '.join(known)}",
+                try_=f"{name}={known[0]!r}",
+            )
+    whole = whole_tiles(canvas, tile) if pad == "zero" else canvas
+    window_grid(whole, tile, window)
+    if whole != canvas and order == "tiled":
         raise ShapeError(
-            f"q has {q.shape[2]} tokens, canvas {canvas} has {num_tokens(canvas)}",
-            expected="q, k and v of shape [B, H, L, D] with L == prod(canvas)",
-            try_=f"L = {num_tokens(canvas)}",
+            f"canvas {canvas} has no tiled order: tile {tile} does not divide it",
+            expected="raster order where tiles are padded",
+            try_="order='raster'",
         )
-    if order not in ORDERS:
+    if isinstance(text_tokens, bool) or not isinstance(text_tokens, int) or text_tokens < 0:
         raise ShapeError(
-            f"order {order!r} is unknown",
-            expected=f"one of {', '.join(ORDERS)}",
-            try_=f"order={ORDERS[0]!r}",
+            f"text_tokens is {text_tokens!r}",
+            expected="how many tokens follow the canvas, a whole number from zero on",
+            try_="text_tokens=0",
         )
+    length = num_tokens(canvas) + text_tokens
+    if q.shape[2] != length:
+        text = f" and {text_tokens} tokens of text follow" if text_tokens else ""
+        raise ShapeError(
+            f"q has {q.shape[2]} tokens, canvas {canvas} has {num_tokens(canvas)}{text}",
+            expected="q, k and v of shape [B, H, L, D] with L == prod(canvas) + text_tokens",
+            try_=f"L = {length}",
+        )
+
+
+@torch.compiler.assume_constant_result
+def _loaded(impl: str) -> str:
+    """Name of an implementation that is in `_MODULES` from now on.
+
+    A compiler that traces `sliding_tile` calls this as it is, for it cannot trace an import.
+    """
+    _MODULES[impl] = implementation(impl, IMPLS, __package__)
+    return impl
+
+
+def _require_extras(module: ModuleType, impl: str, asked: list[str]) -> None:
+    """Raise UnsupportedError for an argument that an implementation does not know."""
+    for name in asked:
+        if name not in module.EXTRAS:
+            raise UnsupportedError(
+                f"impl {impl!r} does not know {name}",
+                expected=f"{name} with impl 'reference' or 'triton'",
+                try_="impl='triton'",
+            )
 
 
 def _reorder(x: Tensor, canvas: Shape, tile: Shape, order: str) -> Tensor:

@@ -22,6 +22,7 @@ from torch.nn.functional import scaled_dot_product_attention
 from ena_kernels.canvas import Shape, num_tokens, visible_tiles
 
 ORDERS = ("tiled",)
+EXTRAS = ()
 GATHER_BYTES = {"cuda": 256 * 2**20, "cpu": 16 * 2**20}
 
 # Legend: N batch times key heads, G tiles, K visible tiles, V tokens of a tile,

@@ -17,6 +17,7 @@ from ena_kernels.attention.flex import run
 from ena_kernels.canvas import Shape, num_tokens, tile_grid, visible_tiles, window_grid
 
 ORDERS = ("tiled",)
+EXTRAS = ()
 BLOCK = 128
 
 

@@ -11,6 +11,7 @@ from ena_kernels.canvas import Shape, tile_grid, window_grid
 from ena_kernels.errors import UnsupportedError
 
 ORDERS = ("raster",)
+EXTRAS = ()
 
 
 def forward(

@@ -9,8 +9,10 @@ import torch
 from torch import Tensor
 
 from ena_kernels.canvas import Shape, num_tokens, tiled_order, visible_tiles
+from ena_kernels.sliding_tile.tiling import whole_tiles
 
-ORDERS = ("tiled",)
+ORDERS = ("tiled", "raster")
+EXTRAS = ("text_tokens", "pad", "return_lse")
 
 
 def forward(
@@ -23,17 +25,33 @@ def forward(
     tile: Shape,
     scale: float,
     order: str,
-) -> Tensor:
-    """Compute in float32, or float64 for float64 inputs; ``[B, H, L, D]`` in ``q.dtype``."""
-    assert order == "tiled"
-    volume = num_tokens(tile)
+    return_lse: bool = False,
+) -> Tensor | tuple[Tensor, Tensor]:
+    """Compute in float32, or float64 for float64 inputs; ``[B, H, L, D]`` in ``q.dtype``.
+
+    Tokens beyond the canvas are text (SPEC 1.6): all see them, and they see all. Tiles that the
+    canvas cuts hold the tokens that exist (SPEC 1.1). With `return_lse` also the log-sum-exp of the
+    scores, ``[B, H, L]`` in the dtype of the computation.
+    """
     wide = torch.promote_types(q.dtype, torch.float32)
-    q_tiles, k_tiles, v_tiles = (x.to(wide).unflatten(2, (-1, volume)) for x in (q, k, v))
-    out = [
-        _attend(q_tiles[:, :, query_tile], k_tiles[:, :, seen], v_tiles[:, :, seen], scale)
-        for query_tile, seen in enumerate(visible_tiles(canvas, tile, window).tolist())
-    ]
-    return torch.cat(out, dim=2).to(q.dtype)
+    q_wide, k_wide, v_wide = (x.to(wide) for x in (q, k, v))
+    tiles = token_lists(canvas, tile, order, q.device)
+    text = torch.arange(num_tokens(canvas), q.shape[2], device=q.device)
+    queries, outs, lses = [], [], []
+    for query_tile, seen in enumerate(_seen(canvas, tile, window)):
+        keys = torch.cat([*(tiles[i] for i in seen), text])
+        queries.append(tiles[query_tile])
+        attended = _attend(q_wide[:, :, queries[-1]], k_wide[:, :, keys], v_wide[:, :, keys], scale)
+        outs.append(attended[0])
+        lses.append(attended[1])
+    if len(text):
+        queries.append(text)
+        out, lse = _attend(q_wide[:, :, text], k_wide, v_wide, scale)
+        outs.append(out)
+        lses.append(lse)
+    back = torch.cat(queries).argsort()
+    out = torch.cat(outs, dim=2)[:, :, back].to(q.dtype)
+    return (out, torch.cat(lses, dim=2)[:, :, back]) if return_lse else out
 
 
 def reference_rows(
@@ -52,34 +70,53 @@ def reference_rows(
 
     Args:
         tile_ids: Query tiles to compute, by their number in raster order of tiles.
-        The others: as in `sliding_tile`.
+        The others: as in `sliding_tile`; tokens beyond the canvas are text, and tiles may be cut.
 
     Returns:
-        tokens: int64 ``[len(tile_ids) * V]``: where the rows are on the token axis of a result
-            in this `order`; V is the volume of a tile.
-        rows: float64 ``[B, H, len(tile_ids) * V, D]``: what ``result[:, :, tokens]`` should be.
+        tokens: int64, at most ``[len(tile_ids) * V]``: where the rows are on the token axis of a
+            result in this `order`; V is the volume of a tile.
+        rows: float64 ``[B, H, len(tokens), D]``: what ``result[:, :, tokens]`` should be.
     """
     scale = q.shape[-1] ** -0.5 if scale is None else scale
-    volume = num_tokens(tile)
-    if order == "raster":
-        positions = torch.from_numpy(tiled_order(canvas, tile)).to(q.device)
-    else:
-        positions = torch.arange(num_tokens(canvas), device=q.device)
-    positions = positions.unflatten(0, (-1, volume))
-    visible = visible_tiles(canvas, tile, window)
+    tiles = token_lists(canvas, tile, order, q.device)
+    text = torch.arange(num_tokens(canvas), q.shape[2], device=q.device)
+    visible = _seen(canvas, tile, window)
     rows = []
     for tile_id in tile_ids:
-        seen = positions[visible[tile_id].tolist()].flatten()
-        q_rows = q[:, :, positions[tile_id]].double()
-        k_rows, v_rows = k[:, :, seen].double(), v[:, :, seen].double()
-        rows.append(_attend(q_rows, k_rows[:, :, None], v_rows[:, :, None], scale))
-    return positions[list(tile_ids)].flatten(), torch.cat(rows, dim=2)
+        seen = torch.cat([*(tiles[i] for i in visible[tile_id]), text])
+        q_rows = q[:, :, tiles[tile_id]].double()
+        rows.append(_attend(q_rows, k[:, :, seen].double(), v[:, :, seen].double(), scale)[0])
+    return torch.cat([tiles[i] for i in tile_ids]), torch.cat(rows, dim=2)
 
 
-def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> Tensor:
-    """One query tile ``[B, H, V, D]`` against its key tiles ``[B, H_kv, K, V, D]``."""
+def token_lists(
+    canvas: Shape, tile: Shape, order: str, device: torch.device | str = "cpu"
+) -> list[Tensor]:
+    """Tokens of each tile, int64, ascending places on the token axis of a tensor in this order.
+
+    Tiles that the canvas cuts, which raster order alone knows, have fewer tokens.
+    """
+    whole, volume = whole_tiles(canvas, tile), num_tokens(tile)
+    if order == "tiled":
+        assert whole == canvas
+        places = torch.arange(num_tokens(canvas))
+    else:
+        places = torch.full(whole, -1)
+        places[tuple(slice(side) for side in canvas)] = torch.arange(num_tokens(canvas)).view(
+            canvas
+        )
+        places = places.flatten()[torch.from_numpy(tiled_order(whole, tile))]
+    return [part[part >= 0].to(device) for part in places.split(volume)]
+
+
+def _seen(canvas: Shape, tile: Shape, window: Shape) -> list[list[int]]:
+    return visible_tiles(whole_tiles(canvas, tile), tile, window).tolist()
+
+
+def _attend(q: Tensor, k: Tensor, v: Tensor, scale: float) -> tuple[Tensor, Tensor]:
+    """Queries ``[B, H, M, D]`` against keys ``[B, H_kv, N, D]``: output and log-sum-exp."""
     heads_per_kv_head = q.shape[1] // k.shape[1]
-    k, v = (x.flatten(2, 3).repeat_interleave(heads_per_kv_head, dim=1) for x in (k, v))
+    k, v = (x.repeat_interleave(heads_per_kv_head, dim=1) for x in (k, v))
     scores = scale * q @ k.transpose(-1, -2)
     lse = scores.logsumexp(dim=-1, keepdim=True)
-    return (scores - lse).exp() @ v
+    return (scores - lse).exp() @ v, lse.squeeze(-1)

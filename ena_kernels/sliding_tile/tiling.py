@@ -6,6 +6,16 @@ from ena_kernels.canvas import Shape, num_tokens, tile_grid
 from ena_kernels.errors import ShapeError
 
 
+def whole_tiles(canvas: Shape, tile: Shape) -> Shape:
+    """The canvas itself, or the next larger one that the tile divides.
+
+    What is no tile of this canvas leaves it as it is, for `window_grid` to refuse.
+    """
+    if len(canvas) != len(tile) or any(not isinstance(t, int) or t < 1 for t in tile):
+        return canvas
+    return tuple(-(-n // t) * t for n, t in zip(canvas, tile, strict=True))
+
+
 def tile(x: Tensor, canvas: Shape, tile: Shape) -> Tensor:
     """Bring tokens from raster order into tiled order, ``[..., L, D]`` to ``[..., L, D]``.
 

@@ -15,6 +15,8 @@ from ena_kernels.sliding_tile import eager, flex, natten
 from ena_kernels.sliding_tile.api import IMPLS, sliding_tile
 from ena_kernels.sliding_tile.reference import reference_rows
 from ena_kernels.sliding_tile.tiling import tile, untile
+from tests.ena_kernels import sliding_tile_oracle as oracle
+from tests.ena_kernels.sliding_tile_oracle import dense_mask, output_and_grads
 
 # canvas, tile, window in tokens, heads, key heads
 GEOMETRIES = {
@@ -30,46 +32,14 @@ BATCH = 2
 EXACT = {"atol": 1e-12, "rtol": 1e-12}
 
 
-def visible(canvas, tile_, window, query, key):
-    """Whether the token at `query` sees the one at `key`: the clamped-centre rule, per axis."""
-    for n, t, w, qx, kx in zip(canvas, tile_, window, query, key, strict=True):
-        left, right = w // t // 2, w // t // 2 + w // t % 2 - 1
-        centre = min(max(qx // t, left), n // t - 1 - right)
-        if not centre - left <= kx // t <= centre + right:
-            return False
-    return True
-
-
-def dense_mask(canvas, tile_, window):
-    tokens = list(itertools.product(*map(range, canvas)))
-    return torch.tensor([[visible(canvas, tile_, window, q, k) for k in tokens] for q in tokens])
+def inputs(canvas, num_heads, num_kv_heads, dtype=torch.float64, head_dim=D):
+    tensors = oracle.inputs(math.prod(canvas), num_heads, num_kv_heads, dtype, head_dim=head_dim)
+    assert len(tensors[0]) == BATCH
+    return tensors
 
 
 def masked_softmax(q, k, v, mask, scale):
-    """Head by head, with the whole mask."""
-    out = torch.empty_like(q)
-    for b, h in itertools.product(range(q.shape[0]), range(q.shape[1])):
-        key_head = h * k.shape[1] // q.shape[1]
-        scores = scale * q[b, h] @ k[b, key_head].T
-        weights = scores.masked_fill(~mask, -torch.inf).softmax(dim=-1)
-        out[b, h] = weights @ v[b, key_head]
-    return out
-
-
-def inputs(canvas, num_heads, num_kv_heads, dtype=torch.float64, head_dim=D):
-    generator = torch.Generator().manual_seed(sum(canvas))
-    return [
-        torch.randn(BATCH, heads, math.prod(canvas), head_dim, generator=generator)
-        .to(dtype)
-        .requires_grad_()
-        for heads in (num_heads, num_kv_heads, num_kv_heads)
-    ]
-
-
-def output_and_grads(function, tensors):
-    out = function(*tensors)
-    grad_out = torch.linspace(-1, 2, out.numel(), dtype=out.dtype).view_as(out).sin()
-    return [out, *torch.autograd.grad(out, tensors, grad_out)]
+    return oracle.masked_softmax(q, k, v, mask, scale)[0]
 
 
 @pytest.fixture(params=GEOMETRIES.values(), ids=GEOMETRIES.keys())
