@@ -8,6 +8,7 @@ Hochberg's procedure. What worked before and does not work now is broken, whatev
 import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from functools import cached_property
 from typing import NamedTuple
 
 import numpy as np
@@ -33,6 +34,8 @@ from bench.verdict import (
 
 PASSED = "passed"
 REGRESSION = "regression"
+FEWEST_CASES = 5
+"""Fewer cases do not tell what rounds of a run usually differ by."""
 EXIT_CODES = {PASSED: 0, REGRESSION: 3, NOT_COMPARABLE: 4}
 
 
@@ -153,7 +156,7 @@ def compare(
     """Compare two frames of `bench.row.Row`, case by case.
 
     Cases that had no result in the baseline are left out and named in a note. Equal frames and
-    seeds give equal results, and a case's numbers do not depend on which others there are.
+    seeds give equal results. No case is taken to be steadier than the median case of its run.
 
     Args:
         relative_to: Compare speed-ups over this contender (`name` or `name/impl`) of the same
@@ -205,7 +208,7 @@ class _Draft(NamedTuple):
     ratio: Ratio | None
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True)
 class _Sides:
     """Both runs, case by case."""
 
@@ -236,6 +239,22 @@ class _Sides:
             reason = "; ".join(reasons)
             return _Draft(replace(known, verdict=NOT_COMPARABLE, reason=reason), None)
         return self._compared(known, old, new, seed)
+
+    @cached_property
+    def usual_spreads(self) -> tuple[float, float]:
+        """What rounds differ by in the median case of each run; 0 where too few cases tell."""
+        found: tuple[list[float], list[float]] = ([], [])
+        for old in self.before.values():
+            new = self.after.get(old.case_id)
+            if new is None or self._obstacles(old, new):
+                continue
+            anchors = self._anchors(old)
+            pairs = zip(found, (old, new), anchors or (None, None), strict=True)
+            for spreads, case, anchor in pairs:
+                if spread := _side(case, anchor, self.limits.metric).spread:
+                    spreads.append(spread)
+        medians = [float(np.median(s)) if len(s) >= FEWEST_CASES else 0.0 for s in found]
+        return medians[0], medians[1]
 
     def notes(self) -> list[str]:
         """What the verdicts do not say."""
@@ -286,8 +305,8 @@ class _Sides:
     def _compared(self, known: CaseComparison, old: Cohort, new: Cohort, seed: int) -> _Draft:
         metric = self.limits.metric
         anchors = self._anchors(old) or (None, None)
-        baseline = _side(old, anchors[0], metric)
-        candidate = _side(new, anchors[1], metric)
+        baseline = replace(_side(old, anchors[0], metric), least_spread=self.usual_spreads[0])
+        candidate = replace(_side(new, anchors[1], metric), least_spread=self.usual_spreads[1])
         own_seed = [seed, zlib.crc32(known.case_id.encode())]
         found = ratio_of(baseline, candidate, self.limits, own_seed)
         baseline_ms, candidate_ms = _centre_ms(baseline), _centre_ms(candidate)
@@ -375,10 +394,7 @@ def _geomean(ratios: Sequence[Ratio], limits: Limits) -> Geomean | None:
 
 
 def _round_notes(cases: Sequence[CaseComparison]) -> list[str]:
-    few = [c for c in cases if c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS]
-    if not few:
-        return []
-    return [
-        f"{units.plural(len(few), 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how much "
-        "rounds differ is unknown and assumed to be 3%; --rounds 5 finds out"
-    ]
+    few = sum(c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS for c in cases)
+    lines = f"{units.plural(few, 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how much "
+    lines += "rounds differ is unknown and assumed to be 3%; --rounds 5 finds out"
+    return [lines] if few else []

@@ -148,8 +148,8 @@ def check(
     cases = baselines.cases(baseline)
     RunDirectory.prepare(plan.path)
     with executor_of(plan.request, plan.path / "log.txt") as executor:
-        if obstacle := _obstacle(baseline, cases, executor.machine(), question):
-            return refused(baseline, question, obstacle), baseline.head(0)
+        if reason := obstacle(baseline, cases, executor.machine(), question):
+            return refused(baseline, question, reason), baseline.head(0)
         session = begun(cases, plan, executor)
         say(f"{units.plural(len(cases), 'case')} in {units.plural(plan.rounds, 'round')}")
         candidate = measured(session, session.planned, plan.rounds, on_event)
@@ -275,7 +275,7 @@ def _confirmed(case: CaseComparison, anew: CaseComparison | None) -> CaseCompari
     return replace(case, verdict=AMBIGUOUS, reason=f"{case.verdict}, but not again: {times}")
 
 
-def _obstacle(
+def obstacle(
     baseline: pd.DataFrame, cases: Sequence[Case], machine: "Machine", question: Question
 ) -> str | None:
     """Why this machine cannot be compared with the baseline's, whatever is measured."""

@@ -55,10 +55,13 @@ class Side:
     Args:
         rounds: Samples in ms, one array for each process that measured.
         anchors: Of the same length: samples of the contender that each round is relative to.
+        least_spread: Standard deviation between rounds that is taken for certain, because most
+            cases of the run have it: a few rounds that happen to agree prove nothing.
     """
 
     rounds: Rounds
     anchors: Rounds | None = None
+    least_spread: float = 0.0
 
     @property
     def log_medians(self) -> Floats:
@@ -81,8 +84,24 @@ class Side:
         if num_rounds < FEWEST_ROUNDS:
             logs += rng.normal(0.0, ASSUMED_SPREAD, logs.shape)
             return trimmed_mean(logs)
-        # drawing from n values loses one degree of freedom of their spread
-        return trimmed_mean(self.centre + (logs - self.centre) * _rescale(num_rounds))
+        return trimmed_mean(self.centre + (logs - self.centre) * self.rescale)
+
+    @property
+    def spread(self) -> float:
+        """Standard deviation between rounds; 0 where there are too few to know."""
+        logs = self.log_medians
+        return float(np.std(logs, ddof=1)) if len(logs) >= FEWEST_ROUNDS else 0.0
+
+    @property
+    def rescale(self) -> float:
+        """By how much to widen deviations that are drawn from the rounds.
+
+        Drawing from n values loses one degree of freedom of their spread; and no case is taken to
+        be steadier than `least_spread`.
+        """
+        num_rounds = len(self.rounds)
+        lost = float((num_rounds / (num_rounds - 1)) ** 0.5)
+        return lost * max(1.0, self.least_spread / self.spread) if self.spread else lost
 
     @property
     def degrees_of_freedom(self) -> int:
@@ -157,7 +176,7 @@ def _deviations(side: Side, rng: np.random.Generator) -> Floats:
     num_rounds = len(side.rounds)
     if num_rounds < FEWEST_ROUNDS:
         return rng.normal(0.0, ASSUMED_SPREAD, 512)
-    return (side.log_medians - side.centre) * _rescale(num_rounds)
+    return (side.log_medians - side.centre) * side.rescale
 
 
 def _drawn_log_medians(rounds: Rounds, chosen: Integers, rng: np.random.Generator) -> Floats:
@@ -181,10 +200,6 @@ def _drawn_log_medians(rounds: Rounds, chosen: Integers, rng: np.random.Generato
 
 def _log_medians(rounds: Rounds) -> Floats:
     return np.log([np.median(samples) for samples in rounds])
-
-
-def _rescale(num_rounds: int) -> float:
-    return float((num_rounds / (num_rounds - 1)) ** 0.5)
 
 
 def welch_freedom(variances: Sequence[float], freedom: Sequence[int]) -> float:
