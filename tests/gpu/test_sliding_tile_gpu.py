@@ -75,7 +75,7 @@ def kernels_of(call):
     return {event.name.lower() for event in profiler.events() if event.device_type == on_device}
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex", "natten"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex", "natten"])
 @pytest.mark.parametrize(("canvas", "tile", "window"), GEOMETRIES.values(), ids=GEOMETRIES.keys())
 def test_output_and_every_gradient_agree_with_float64(impl, canvas, tile, window):
     skip_if_absent(impl)
@@ -84,20 +84,20 @@ def test_output_and_every_gradient_agree_with_float64(impl, canvas, tile, window
     assert_agrees_with_float64(impl, tensors, torch.bfloat16, **shapes)
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_other_dtypes_and_even_windows_agree_with_float64(impl, dtype):
     assert_agrees_with_float64(impl, inputs(EVEN["canvas"], dtype), dtype, **EVEN)
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 @pytest.mark.parametrize("head_dim", [16, 40, 128])
 def test_other_head_dims_agree_with_float64(impl, head_dim):
     tensors = inputs(EVEN["canvas"], torch.bfloat16, head_dim=head_dim)
     assert_agrees_with_float64(impl, tensors, torch.bfloat16, **EVEN)
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 def test_query_heads_that_share_a_key_head_agree_with_float64(impl):
     tensors = inputs(EVEN["canvas"], torch.bfloat16, num_heads=4, num_kv_heads=1)
     assert_agrees_with_float64(impl, tensors, torch.bfloat16, order="tiled", **EVEN)
@@ -114,7 +114,7 @@ def test_eager_runs_in_float64():
         torch.testing.assert_close(got, want, atol=1e-12, rtol=1e-10)
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 @pytest.mark.parametrize(
     ("canvas", "tile", "window"),
     [((128, 128), (8, 16), (72, 64)), ((30, 48, 80), (6, 8, 8), (18, 24, 24))],
@@ -130,7 +130,7 @@ def test_a_large_canvas_agrees_with_float64_on_sampled_tiles(impl, canvas, tile,
     assert (out[:, :, tokens].double() - expected).norm() <= 5e-3 * expected.norm()
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 def test_backward_runs_twice_through_a_kept_graph(impl):
     q, k, v = inputs(EVEN["canvas"], torch.bfloat16)
     out = sliding_tile(q, k, v, impl=impl, **EVEN)
@@ -141,7 +141,8 @@ def test_backward_runs_twice_through_a_kept_graph(impl):
 
 
 @pytest.mark.parametrize(
-    ("impl", "wanted"), [("flex", "flex"), ("eager", "index"), ("natten", "natten")]
+    ("impl", "wanted"),
+    [("flex", "flex"), ("eager", "index"), ("natten", "natten"), ("triton", "sliding_tile_bwd")],
 )
 def test_the_kernels_that_run_are_those_the_impl_is_named_after(impl, wanted):
     skip_if_absent(impl)
@@ -173,7 +174,7 @@ def test_flex_refuses_a_head_dim_without_a_kernel():
         sliding_tile(q, k, v, impl="flex", **EVEN)
 
 
-@pytest.mark.parametrize("impl", ["eager", "flex"])
+@pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 def test_memory_is_linear_in_tokens_for_a_window_fixed_in_tokens(impl):
     peaks = []
     for seq_len in (16384, 32768):
