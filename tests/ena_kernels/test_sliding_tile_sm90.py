@@ -30,7 +30,7 @@ def binary(name, head_dim, config):
     signature = {f"{x}_ptr": "*bf16" for x in TENSORS[name]}
     signature |= {f"{x}_ptr": "*fp32" for x in FLOATS[name]}
     signature |= {f"{x.upper()}_STRIDES": ("i32:16",) * 3 for x in TENSORS[name]}
-    signature |= {x: ("i32", "i32") for x in ("GRID", "SEEN", "STEPS", "ROWS", "SIDES")}
+    signature |= dict.fromkeys(("GRID", "SEEN", "STEPS", "ROWS", "SIDES"), ("i32", "i32"))
     counts = ("canvas_len", "num_blocks", "num_kv_heads" if name == "dkdv" else "num_heads")
     signature |= {"scale": "fp32", "seq_len": "i32:16"} | dict.fromkeys(counts, "i32")
     if name != "fwd":
