@@ -27,6 +27,8 @@ LEVELS = (0.0, 0.002, 0.01, 0.05, 0.1, 0.25, 0.5, 0.75, 0.9, 0.95, 0.99, 0.998, 
 MAD_TO_SIGMA = 1.4826
 FEWEST_ROUNDS = 4
 FEWEST_CASES = 3
+FASTEST_FADING = 0.5
+"""Least correlation of the machine layer: one that fades faster is a visit's own."""
 LONGEST_LAG = 40
 """Visits over which the memory of the machine layer is looked for."""
 
@@ -224,7 +226,7 @@ def _shared_part(deviations: Array) -> tuple[float, float]:
         found: Array = share * correlation**lags - seen
         return found
 
-    fitted = least_squares(misfit, x0=(0.3, 0.9), bounds=((0.0, 0.0), (0.98, 0.999)))
+    fitted = least_squares(misfit, x0=(0.3, 0.9), bounds=((0.0, FASTEST_FADING), (0.98, 0.999)))
     share, correlation = fitted.x
     return float(share), float(correlation)
 
