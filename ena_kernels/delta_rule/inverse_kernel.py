@@ -97,7 +97,7 @@ def chunk_matrices_kernel(
     PRECISION: tl.constexpr,
     MERGE_PRECISION: tl.constexpr,
 ):
-    """Write N, P ``[Z, C, C]`` and the rows b, r_k, scale * r_q of the scalars ``[3, B * H, L]``."""
+    """Write N, P ``[Z, C, C]`` and the scalars ``[3, B * H, L]``: b, r_k and scale * r_q."""
     pid = tl.program_id(0)
     chunk = pid % num_chunks
     bh = (pid // num_chunks).to(tl.int64)
