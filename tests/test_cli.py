@@ -22,6 +22,8 @@ ROOT = Path(__file__).parents[1]
 FAST = ["--device", "cpu", "--budget-s", "0.02", "--warmup-s", "0.001", "--min-samples", "7"]
 TINY = ["--level", "op", "--contender", "attention", "--impl", "eager", "--canvas", "37"]
 TINY += ["--batch", "2", "--heads", "3", "--head-dim", "8", *FAST]
+MEASURE = "budget-s device min-samples precision seed timeout timer warmup-s"
+LIMITS = "control max-memory max-slowdown metric new-kernels relative-to"
 GRID = (
     "grid preset "
     "batch canvas contender depth dtype head-dim heads impl interleave level mode ndim permute "
@@ -36,6 +38,9 @@ OPTIONS = {
     "list": f"{GRID} json",
     "export": "out",
     "doctor": "json",
+    "compare": f"{LIMITS} json junit markdown",
+    "check": f"{LIMITS} {MEASURE} baseline json junit markdown out rounds",
+    "ab": f"{GRID} {LIMITS} json junit markdown out rounds",
 }
 WRONG = """
 from bench.contenders import Contender
