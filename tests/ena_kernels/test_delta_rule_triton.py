@@ -5,6 +5,7 @@ import torch
 
 from ena_kernels.delta_rule import reference
 from ena_kernels.errors import UnsupportedError
+from tests.ena_kernels.sm90 import compiled
 
 triton_impl = pytest.importorskip("ena_kernels.delta_rule.triton")
 
@@ -63,3 +64,29 @@ def test_what_the_kernels_cannot_do_is_refused(change, text):
     options = {"scale": 1.0, "initial_state": None, "output_final_state": False}
     with pytest.raises(UnsupportedError, match=text):
         triton_impl.forward(change(q), *others, qk_l2norm=False, **options)
+
+
+def signature(pointers, integers, **others):
+    """Argument names to types: strides of tokens are multiples of 16 in the models."""
+    floats = ("scalars_ptr", "initial_ptr", "transfer_ptr", "final_ptr")
+    types = {x: "*fp32" if x in floats else "*bf16" for x in pointers}
+    strides = {f"{x}_stride_{axis}": "i32:16" for x in others["strided"] for axis in "bhl"}
+    return types | dict.fromkeys(integers, "i32") | strides
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_the_output_kernel_uses_hopper_products_and_spills_nothing(head_dim):
+    pointers = ["q", "k", "v", "n", "p", "scalars", "initial", "transfer", "o", "final"]
+    integers = ("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane")
+    sizes = {"D": head_dim, "DP": head_dim, "E": head_dim, "EP": head_dim, "C": 64, "BLOCK_R": 64}
+    binary = compiled(
+        module="ena_kernels.delta_rule.forward_kernels",
+        kernel="output_kernel",
+        signature=signature([f"{x}_ptr" for x in pointers], integers, strided="qkvo"),
+        constexprs=sizes | {"PRECISION": "ieee"},
+        num_warps=4,
+        num_stages=2,
+    )
+    assert binary.has_hgmma
+    assert not binary.has_hmma
+    assert binary.local_bytes == 0
