@@ -1,0 +1,148 @@
+"""What people, CI systems and GitHub are told of a comparison."""
+
+import json
+from dataclasses import replace
+from xml.etree import ElementTree
+
+import pytest
+
+from bench.compare import Limits, compare
+from bench.errors import StorageError
+from reports import comparison, comparison_files, comparison_junit, comparison_markdown, github
+from reports.comparison import Run
+from tests.comparing import case_of, failed, replaced, rows_of
+
+CASES = [case_of(heads) for heads in (1, 2, 3, 5, 7, 11)]
+SAME, SLOW, BROKEN, OTHER, MEMORY, FAST = CASES
+LATENCIES = {case.case_id: 1.0 for case in CASES} | {SLOW.case_id: 1.25, FAST.case_id: 0.7}
+
+
+@pytest.fixture(scope="module")
+def pair():
+    """One case of each kind."""
+    before = rows_of(CASES, run="main", seed=1)
+    after = rows_of(CASES, run="change", latency_ms=LATENCIES, seed=2)
+    bell = "worker died\x07 <at> a|b, 50%"
+    after = failed(after, after["case_id"] == BROKEN.case_id, "crashed", bell)
+    after = replaced(after, after["case_id"] == OTHER.case_id, kernel_fingerprint="ba4")
+    after = replaced(after, after["case_id"] == MEMORY.case_id, peak_memory_mib=140.0)
+    return Run(name="main.parquet", rows=before), Run(name="runs/change", rows=after)
+
+
+@pytest.fixture(scope="module")
+def found(pair):
+    return compare(pair[0].rows, pair[1].rows)
+
+
+def test_the_screen_shows_every_case_and_why(found, pair):
+    text = comparison.screen(found, *pair, problems=["a file is damaged"], colour=False)
+    lines = text.splitlines()
+    assert lines[0].startswith("baseline     main.parquet (6 cases, 30 rows)")
+    assert any(line.startswith("SLOWER") and SLOW.case_path in line for line in lines)
+    assert any(line.startswith("BROKEN") and BROKEN.case_path in line for line in lines)
+    assert any(line.startswith("MEMORY") and MEMORY.case_path in line for line in lines)
+    assert any(line.startswith("not comparable") and OTHER.case_path in line for line in lines)
+    assert any(line.startswith("faster") for line in lines)
+    assert any(line.startswith("same") and SAME.case_path in line for line in lines)
+    assert "peak memory was 100 MiB and is 140 MiB" in text
+    assert "NOTE         a file is damaged" in text
+    assert lines[-1].startswith("REGRESSION   6 cases: 1 broken, 1 slower, 1 not comparable")
+    assert "\x1b" not in text
+    assert "\x1b" in comparison.screen(found, *pair, colour=True)
+
+
+def test_regressions_come_first(found):
+    listed = comparison.by_alarm(found.cases)
+    assert {case.case_id for case in listed[:3]} == {SLOW.case_id, BROKEN.case_id, MEMORY.case_id}
+    assert listed[-1].case_id == SAME.case_id
+
+
+def test_a_narrow_screen_stays_narrow(found, pair):
+    lines = comparison.screen(found, *pair, width=130, colour=False).splitlines()
+    assert max(map(len, lines)) <= 130
+
+
+def test_the_document_is_json_and_complete(found, pair):
+    document = json.loads(json.dumps(comparison.document(found, *pair, problems=["torn"])))
+    assert document["verdict"] == "regression"
+    assert document["exit_code"] == 3
+    assert document["num_cases"]["slower"] == 1
+    assert len(document["cases"]) == len(CASES)
+    assert document["problems"] == ["torn"]
+    assert document["geomean"]["num_cases"] == 4
+    assert document["limits"]["max_slowdown"] == 0.02
+
+
+def test_junit_has_a_test_for_each_case(found):
+    suite = ElementTree.fromstring(comparison_junit.page(found))[0]
+    counts = {name: suite.get(name) for name in ("tests", "failures", "errors")}
+    assert counts == {"tests": "6", "failures": "3", "errors": "1"}
+    tests = {test.get("name"): test for test in suite}
+    slow = tests[SLOW.case_path.rpartition("/")[2]]
+    assert slow.find("failure").get("type") == "slower"
+    assert "ratio 1.2" in slow.find("failure").get("message")
+    broken = tests[BROKEN.case_path.rpartition("/")[2]].find("failure").get("message")
+    assert "worker died  <at> a|b" in broken
+
+
+def test_a_moved_control_is_an_error_of_its_own(pair):
+    before, after = pair
+    found = compare(
+        before.rows, rows_of(CASES, latency_ms=1.3, seed=3), Limits(control="delta_rule")
+    )
+    assert found.exit_code == 4
+    suite = ElementTree.fromstring(comparison_junit.page(found))[0]
+    assert suite[-1].get("name") == "control"
+    assert "so the machine did" in suite[-1].find("error").get("message")
+    assert "so the machine did" in comparison.screen(found, before, after, colour=False)
+
+
+def test_the_markdown_page_folds_what_is_the_same(found, pair):
+    page = comparison_markdown.page(found, *pair)
+    loud, _, quiet = page.partition("<details>")
+    assert page.startswith("## ena-bench: regression\n")
+    assert SLOW.case_path in loud
+    assert SAME.case_path not in loud
+    assert SAME.case_path in quiet
+    assert "&lt;at&gt; a\\|b" in loud
+
+
+def test_nothing_is_folded_where_nothing_is_the_same(pair):
+    before = pair[0].rows
+    found = compare(before, before.head(0))
+    assert "<details>" not in comparison_markdown.page(found, *pair)
+    assert "no case could be compared" in comparison_markdown.page(found, *pair)
+
+
+def test_github_is_told_only_where_it_listens(found, tmp_path):
+    assert github.annotations(found, {}) == []
+    lines = github.annotations(found, {"GITHUB_ACTIONS": "true"})
+    assert lines[0].startswith("::error title=ena-bench%3A regression::6 cases")
+    assert any("50%25" in line for line in lines)
+    assert all("\n" not in line for line in lines)
+    summary = tmp_path / "summary.md"
+    summary.write_text("before\n")
+    github.add_summary("page\n", {"GITHUB_STEP_SUMMARY": str(summary)})
+    github.add_summary("page\n", {})
+    assert summary.read_text() == "before\npage\n"
+
+
+def test_a_pass_needs_no_annotation(pair):
+    found = compare(pair[0].rows, pair[0].rows)
+    assert github.annotations(found, {"GITHUB_ACTIONS": "true"}) == []
+
+
+def test_annotations_are_no_more_than_github_shows(found):
+    many = replace(found, cases=found.cases * 9)
+    assert len(github.annotations(many, {"GITHUB_ACTIONS": "true"})) == github.MAX_ANNOTATIONS
+
+
+def test_files_that_were_asked_for_are_written(found, pair, tmp_path):
+    page, suite = tmp_path / "new" / "page.md", tmp_path / "junit.xml"
+    lines = comparison_files.write(found, *pair, markdown=page, junit=suite, environment={})
+    assert lines == [f"saved    {page}", f"saved    {suite}"]
+    assert page.read_text("utf-8") == comparison_markdown.page(found, *pair)
+    assert ElementTree.parse(suite)
+    assert comparison_files.write(found, *pair, environment={}) == []
+    with pytest.raises(StorageError, match="cannot be written"):
+        comparison_files.write(found, *pair, markdown=page / "below", environment={})
