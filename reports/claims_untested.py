@@ -93,7 +93,7 @@ _ENTRIES: tuple[tuple[str, str, str, str], ...] = (
         "S4",
         SPARSE_SOURCE,
         "about 600 PFLOPs, with around 500 PFLOPs consumed by attention computations",
-        "it is about a FLOP count at 110k tokens and width 3072; no time is needed",
+        "it is about FLOPs at 110k tokens and width 3072, no measurement",
     ),
     (
         "S5",
