@@ -20,13 +20,12 @@ from bench.options import (
     request_of,
     say_of,
     settings_of,
+    show_plan,
 )
 
 if TYPE_CHECKING:
-    from bench.compare import Comparison
     from bench.runner import Summary
     from bench.session import Session
-    from reports.comparison import Run
 
 
 @click.group(
@@ -62,7 +61,8 @@ def run(**options: Any) -> None:
     if options["resume"]:
         refuse_with_resume()
     if options["dry_run"]:
-        _show_plan(options)
+        made = request_of(options, rounds=options["rounds"])
+        show_plan(made, as_json=options["as_json"])
         return
     if options["resume"]:
         opened = session.resumed_session(options["resume"])
@@ -125,23 +125,6 @@ def _finish(path: Path, summary: "Summary", options: dict[str, Any]) -> None:
 _FAILURES = ("incorrect", "fallback", "crashed", "failed", "timeout")
 
 
-def _show_plan(options: dict[str, Any]) -> None:
-    from bench import listing, session, units
-    from bench.machine import facts
-
-    planned = session.plan(request_of(options, rounds=options["rounds"]), facts())
-    rows = listing.cases(planned)
-    if options["as_json"]:
-        click.echo(json.dumps(rows))
-        return
-    click.echo(listing.text(rows))
-    num_runnable = sum(item.reason is None for item in planned)
-    click.echo(
-        f"{units.plural(len(planned), 'case')}, {num_runnable} can run here, "
-        f"{units.plural(options['rounds'], 'visit')} each"
-    )
-
-
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the pages.")
@@ -157,6 +140,20 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
     for problem in problems:
         click.echo(f"WARNING  {problem}", err=True)
     click.echo(f"report   {written.html}")
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@json_option
+def claims(runs: tuple[Path, ...], as_json: bool) -> None:
+    """Hold the claims about ENA against runs: confirmed, refuted, mixed or not tested."""
+    from bench.results import load
+    from reports import claims as claimed
+
+    rows, problems = load(list(runs))
+    told = claimed.document if as_json else claimed.screen
+    found = told(rows, problems=problems)
+    click.echo(json.dumps(found) if as_json else found)
 
 
 @main.command()
@@ -245,9 +242,19 @@ def list_(what: str, **options: Any) -> None:
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--out", required=True, type=click.Path(path_type=Path), help="File to write.")
-def export(runs: tuple[Path, ...], out: Path) -> None:
-    """Put the rows of runs into one parquet file, such as a baseline kept in git."""
-    from bench.results import export as export_rows
+@click.option(
+    "--to",
+    "form",
+    type=click.Choice(["parquet", "pytest-benchmark"]),
+    default="parquet",
+    help="Format of the file.",
+)
+def export(runs: tuple[Path, ...], out: Path, form: str) -> None:
+    """Put the rows of runs into one file: parquet for a baseline, or JSON of pytest-benchmark."""
+    if form == "parquet":
+        from bench.results import export as export_rows
+    else:
+        from bench.pytest_benchmark import export as export_rows
 
     for problem in export_rows(list(runs), out):
         click.echo(f"WARNING  {problem}", err=True)
@@ -263,12 +270,13 @@ def compare(baseline: Path, candidate: Path, **options: Any) -> None:
     """Compare two runs or exported files case by case; whatever it finds, it exits 0."""
     from bench import baseline as baselines
     from reports.comparison import Run
+    from reports.comparison_files import tell
 
     before, old_problems = baselines.read(baseline)
     after, new_problems = baselines.read(candidate)
     runs = Run(name=str(baseline), rows=before), Run(name=str(candidate), rows=after)
     found = question_of(options).compare(before, after)
-    _tell_comparison(found, runs, options, [*old_problems, *new_problems])
+    tell(found, runs, options, [*old_problems, *new_problems])
 
 
 @main.command()
@@ -295,6 +303,7 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
     from bench import baseline as baselines
     from bench import gate
     from reports.comparison import Run
+    from reports.comparison_files import tell
     from reports.progress import Progress
 
     before, problems = baselines.read(baseline)
@@ -308,7 +317,7 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
             found, after = gate.check(before, question, plan, progress.show, say_of(options))
         candidate = plan.path
     runs = Run(name=str(baseline), rows=before), Run(name=str(candidate), rows=after)
-    _tell_comparison(found, runs, options, problems)
+    tell(found, runs, options, problems)
     click.get_current_context().exit(found.exit_code)
 
 
@@ -331,6 +340,7 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
     from bench.session import new_run_path
     from bench.worktree import revisions
     from reports.comparison import Run
+    from reports.comparison_files import tell
     from reports.progress import Progress
 
     if not (options["preset"] or options["grid_file"]):
@@ -344,27 +354,25 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
         pair = pairs.compare_revisions(made, found, question, out, progress.show, say)
     names = [f"{r.name} in {out / folder}" for r, folder in zip(found, "ab", strict=True)]
     runs = Run(name=names[0], rows=pair.baseline), Run(name=names[1], rows=pair.candidate)
-    _tell_comparison(pair.comparison, runs, options, [])
+    tell(pair.comparison, runs, options, [])
     click.get_current_context().exit(pair.comparison.exit_code)
 
 
-def _tell_comparison(
-    found: "Comparison",
-    runs: "tuple[Run, Run]",
-    options: dict[str, Any],
-    problems: list[str],
-) -> None:
-    """The screen or the one JSON document, the pages that were asked for, GitHub's annotations."""
-    from reports import comparison, comparison_files
+@main.command()
+@click.option("--gates", default=100, help="Gates without and with each slow-down.")
+@click.option("--cases", default=30, help="Cases of a gate.")
+@click.option("--rounds", default=5, help="Visits to each case on both sides.")
+@click.option("--noise", default="cpu", help="cpu, cpu-bimodal, or a run directory with rounds.")
+@click.option("--seed", default=0, help="Seed of the simulation.")
+@json_option
+def selftest(gates: int, cases: int, rounds: int, noise: str, seed: int, as_json: bool) -> None:
+    """Measure the comparator: false alarms, and slow-downs of 2, 5 and 10% that it finds."""
+    from bench.recorded_noise import recorded_or_fitted
+    from bench.selftest import Trial, simulate
 
-    if options["as_json"]:
-        click.echo(json.dumps(comparison.document(found, *runs, problems=problems)))
-    else:
-        click.echo(comparison.screen(found, *runs, problems=problems))
-    for line in comparison_files.write(
-        found, *runs, markdown=options["markdown"], junit=options["junit"]
-    ):
-        click.echo(line, err=True)
+    trial = Trial(num_gates=gates, num_cases=cases, num_rounds=rounds, seed=seed)
+    found = simulate(recorded_or_fitted(noise), trial)
+    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
 
 
 @main.command()

@@ -135,6 +135,7 @@ def _scan(case: Case) -> Workload:
     """Split and merge with nothing between them: what the order itself costs."""
     scan = case.scan or "uni"
     keywords: dict[str, Any] = {
+        "impl": case.impl,
         "scan": scan,
         "canvas": case.canvas,
         "variant": case.scan_variant,
@@ -148,7 +149,11 @@ def _scan(case: Case) -> Workload:
         return merged
 
     def reference(x: Tensor) -> Tensor:
-        return x * scan_passes(scan) if case.scan_variant == "fixed" else run(x)
+        if case.scan_variant == "fixed":
+            return x * scan_passes(scan)
+        exact = keywords | {"impl": "eager"}
+        merged: Tensor = scan_merge(scan_split(x, **exact), **exact)
+        return merged
 
     x = normal(case, case.batch, case.seq_len, case.model_dim)
     return _workload({"x": x}, run, reference, None)

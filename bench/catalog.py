@@ -55,6 +55,12 @@ def needs_runnable_scan(case: Case) -> str | None:
     return None if reason is None else reason.split("\n")[0]
 
 
+def needs_moving_scan(case: Case) -> str | None:
+    if case.scan in (None, "uni", "learnable"):
+        return f"scan {case.scan or 'uni'} runs no kernel that gathers"
+    return None
+
+
 def needs_layers_of_both_kinds(case: Case) -> str | None:
     interleave = case.interleave or INTERLEAVES[0]
     attends = attention_layers(case.depth, interleave)
@@ -144,8 +150,17 @@ _ATTENTION = (
 )
 _SLIDING_TILE = (
     _Part(impl="reference"),
-    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 3))),
-    replace(_FLEX, rank=(("cuda", 1),)),
+    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 4))),
+    _Part(
+        impl="triton",
+        needs=("triton",),
+        devices=("cuda",),
+        dtypes=SINGLE_AND_HALF,
+        rules=(head_dim_at_most(128),),
+        cuda=(r"sliding_tile",),
+        rank=(("cuda", 1),),
+    ),
+    replace(_FLEX, rank=(("cuda", 2),)),
     _Part(
         impl="natten",
         needs=("natten",),
@@ -153,7 +168,7 @@ _SLIDING_TILE = (
         dtypes=SINGLE_AND_HALF,
         rules=(needs_odd_windows,),
         cuda=(r"(?i)natten|fna|fmha",),
-        rank=(("cuda", 2),),
+        rank=(("cuda", 3),),
     ),
 )
 _DELTA_RULE = (
@@ -169,7 +184,18 @@ _DELTA_RULE = (
         rank=(("cuda", 1),),
     ),
 )
-_SCAN = (_Part(impl="eager", rank=(("cpu", 1), ("cuda", 1))),)
+_SCAN = (
+    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 2))),
+    _Part(
+        impl="triton",
+        needs=("triton",),
+        devices=("cuda",),
+        dtypes=SINGLE_AND_HALF,
+        rules=(needs_moving_scan,),
+        cuda=(r"scan_(spread|collect)_kernel",),
+        rank=(("cuda", 1),),
+    ),
+)
 
 
 def contenders() -> Iterator[Contender]:

@@ -1,5 +1,6 @@
 """What commands share: how errors look, and the options that many of them have."""
 
+import json
 import os
 import sys
 from collections.abc import Callable
@@ -244,3 +245,21 @@ def refuse_with_resume() -> None:
             expected="a resumed run to keep the cases and settings it was made with",
             try_=f"ena-bench run --resume {context.params['resume']}",
         )
+
+
+def show_plan(made: "Request", *, as_json: bool) -> None:
+    """Print the cases of a request and why any cannot run; nothing is measured."""
+    from bench import listing, session, units
+    from bench.machine import facts
+
+    planned = session.plan(made, facts())
+    rows = listing.cases(planned)
+    if as_json:
+        click.echo(json.dumps(rows))
+        return
+    click.echo(listing.text(rows))
+    num_runnable = sum(item.reason is None for item in planned)
+    click.echo(
+        f"{units.plural(len(planned), 'case')}, {num_runnable} can run here, "
+        f"{units.plural(made.rounds, 'visit')} each"
+    )

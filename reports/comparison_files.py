@@ -1,13 +1,17 @@
 """Where a comparison goes besides the screen: files that were asked for, and GitHub's pages."""
 
+import json
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
+
+import click
 
 from bench.compare import Comparison
 from bench.disk import unwritable
 from reports import comparison_junit, comparison_markdown, github
-from reports.comparison import Run
+from reports.comparison import Run, document, screen
 
 
 def write(
@@ -32,6 +36,19 @@ def write(
             lines.append(f"saved    {path}")
     github.add_summary(page, environment)
     return [*lines, *github.annotations(found, environment)]
+
+
+def tell(
+    found: Comparison, runs: tuple[Run, Run], options: Mapping[str, Any], problems: Sequence[str]
+) -> None:
+    """Print the screen or the one JSON document, and write whatever else was asked for."""
+    if options["as_json"]:
+        click.echo(json.dumps(document(found, *runs, problems=problems)))
+    else:
+        click.echo(screen(found, *runs, problems=problems))
+    pages = {name: options[name] for name in ("markdown", "junit")}
+    for line in write(found, *runs, **pages):
+        click.echo(line, err=True)
 
 
 def _save(path: Path, text: str) -> None:

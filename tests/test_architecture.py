@@ -15,6 +15,7 @@ HEAVY = {"torch", "pandas", "matplotlib", "pyarrow"}
 DRAWERS = {"utils", "util", "helpers", "helper", "misc", "common", "tools", "shared"}
 # mathematics of one operator, shared by its implementations
 ALLOWED_DRAWERS = {"ena_kernels/delta_rule/common.py"}
+KERNELS = re.compile(r"_kernels?$|^addresses$")
 MOST_LINES = 400
 UNFINISHED = re.compile(r"\b(T[O]DO|F[I]XME|X[X]X)\b")
 WITHOUT_TORCH = (
@@ -80,8 +81,11 @@ def upward_imports(path, source):
 
 
 def gpu_imports(path, source):
-    """GPU libraries that loading a file loads, but the one an adapter is named after."""
+    """GPU libraries that loading a file loads, but the one an adapter is named after, and Triton
+    in the kernels that an adapter loads."""
     own = {Path(path).stem} if path.startswith("ena_kernels/") else set()
+    if own and KERNELS.search(Path(path).stem):
+        own = {"triton"}
     return set(imports(source, only_when_loaded=True)) & GPU_LIBRARIES - own
 
 

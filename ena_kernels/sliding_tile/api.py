@@ -90,6 +90,15 @@ def sliding_tile(
     return out if inner == order else _reorder(out, canvas, tile, order)
 
 
+def orders_of(impl: str) -> tuple[str, ...]:
+    """The token orders that an implementation reads and writes without permuting.
+
+    Raises:
+        UnsupportedError: an unknown `impl`.
+    """
+    return _MODULES[_loaded(impl)].ORDERS
+
+
 def validate(
     q: Tensor,
     k: Tensor,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ena_kernels.attention.checks import require_dtype
 from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.errors import UnsupportedError
+from ena_kernels.sliding_tile import hopper
 from ena_kernels.sliding_tile.backward_kernel import (
     sliding_tile_bwd_dkdv_kernel,
     sliding_tile_bwd_dq_kernel,
@@ -70,10 +71,13 @@ def _require_kernels(q: Tensor) -> None:
 
 
 def _forward_op(q, k, v, canvas, window, tile, scale, order):
+    canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
+    if hopper.supports(q, k, v, canvas, tile, window, order):
+        return hopper.forward(q, k, v, canvas, tile, window, scale, order)
     B, H, L, _ = q.shape
     out = _heads_last(q)
     lse = q.new_empty(B, H, L, dtype=torch.float32)
-    geometry = tuple(canvas), tuple(window), tuple(tile), order
+    geometry = canvas, window, tile, order
     arguments = (q, k, v, out, lse, scale, H, L)
     own = {"FLIPPED": scale < 0, "GROUP": H // k.shape[1]}
     _launch(sliding_tile_fwd_kernel, "fwd", arguments, (q, k, v, out), (k, v), geometry, own)
