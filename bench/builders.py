@@ -91,12 +91,12 @@ def _sliding_tile(case: Case) -> Workload:
         tokens, rows = sliding_tile_rows(q, k, v, tiles, **geometry)
         return SpotCheck(error=relative_error(output[-1:, -1:, tokens], rows), part="sampled")
 
-    return _workload(
-        inputs,
-        partial(sliding_tile, **geometry, impl=case.impl),
-        partial(sliding_tile, **geometry, impl="reference"),
-        spot_check,
-    )
+    def run(impl: str, *tensors: Tensor) -> Tensor:
+        output = sliding_tile(*tensors, **geometry, impl=impl)
+        assert isinstance(output, Tensor)
+        return output
+
+    return _workload(inputs, partial(run, case.impl), partial(run, "reference"), spot_check)
 
 
 def _attention(case: Case) -> Workload:

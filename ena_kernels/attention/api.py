@@ -24,7 +24,8 @@ def attention(
         scale: Score multiplier. Default: ``D ** -0.5``.
         impl: "reference" (the specification), "eager" (plain PyTorch, any device), "sdpa_flash",
             "sdpa_cudnn", "sdpa_math" (scaled_dot_product_attention, forced to that kernel), "flex"
-            (FlexAttention), "flash_attn" (flash-attn 2), "flash_attn_4" (flash-attn-4, Hopper and newer).
+            (FlexAttention), "flash_attn" (flash-attn 2), "flash_attn_4" (flash-attn-4, on Hopper
+            and newer).
 
     Returns:
         ``[B, H, L, D]`` in the dtype of `q`; softmax in float32 or wider.
