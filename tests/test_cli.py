@@ -131,7 +131,7 @@ TOML = '[[cases]]\nlevel = "op"\ncontender = "attention"\n'
     ("arguments", "wrong", "cure"),
     [
         (["--contender", "enna"], "'enna' is unknown", "ena"),
-        (["--impl", "tritn"], "'tritn' is unknown", "reference"),
+        (["--impl", "tritn"], "'tritn' is unknown", "triton"),
         (["--preset", "quik"], "preset 'quik' is unknown", "quick"),
         (["--contender", "linear", "--scan", "crss"], "scan 'crss' is unknown", "cross"),
         (["--dtype", "float23"], "dtype 'float23' is unknown", "float32"),
