@@ -58,7 +58,9 @@ class _Compiled:
         self._function = torch.compile(flex_attention, dynamic=False, fullgraph=True)
         self._seen = set()
 
-    def __call__(self, q: Tensor, k: Tensor, v: Tensor, *, block_mask, scale, enable_gqa, backend="TRITON"):
+    def __call__(
+        self, q: Tensor, k: Tensor, v: Tensor, *, block_mask, scale, enable_gqa, backend="TRITON"
+    ):
         options = {"block_mask": block_mask, "scale": scale, "enable_gqa": enable_gqa}
         if q.is_cuda:
             options["kernel_options"] = {"BACKEND": backend}
