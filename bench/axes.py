@@ -21,6 +21,19 @@ from ena_kernels.sizes import SIZES
 
 BEST, AVAILABLE = "best", "available"
 Block = dict[str, list[Any]]
+_MEANT = {
+    "forward": "fwd",
+    "backward": "bwd",
+    "fp16": "float16",
+    "half": "float16",
+    "bf16": "bfloat16",
+    "fp32": "float32",
+    "float": "float32",
+    "fp64": "float64",
+    "double": "float64",
+}
+"""What other tools call a value, and what it is called here."""
+_BINARY = {"k": 2**10, "m": 2**20}
 
 
 def parse_block(block: Mapping[str, Any], *, where: str) -> Block:
@@ -54,7 +67,8 @@ def check_known(what: str, value: Any, known: Iterable[Any]) -> None:
     """Raise a UsageError that names the closest known value unless `value` is known."""
     names = list(known)
     if value not in names:
-        close = difflib.get_close_matches(str(value), [str(n) for n in names], n=1)
+        meant = [n for n in (_MEANT.get(str(value).lower()),) if n in names]
+        close = meant or difflib.get_close_matches(str(value), [str(n) for n in names], n=1)
         raise UsageError(
             f"{what} {value!r} is unknown",
             expected=f"one of {', '.join(map(str, names))}",
@@ -87,6 +101,21 @@ def _count(value: Any, axis: str) -> int:
     return number
 
 
+def _length(value: Any, axis: str) -> int:
+    """A count of tokens, which may be written `4k` for 4096 or `1m` for 1048576."""
+    text = str(value).strip().lower()
+    if isinstance(value, str) and text[:-1].isdecimal() and text[-1] in _BINARY:
+        value = int(text[:-1]) * _BINARY[text[-1]]
+    try:
+        return _count(value, axis)
+    except UsageError as err:
+        raise UsageError(
+            err.wrong,
+            expected="tokens, at least 1: 4096, or 4k for the same",
+            try_="--seq-len 4096",
+        ) from None
+
+
 def _fraction(value: Any, axis: str) -> float:
     try:
         number = float(value)
@@ -112,7 +141,7 @@ _PARSERS: dict[str, Callable[[Any, str], Any]] = {
     "impl": _name,
     "mode": _one_of(MODES),
     "canvas": _shape,
-    "seq_len": _count,
+    "seq_len": _length,
     "ndim": _count,
     "tile": _shape,
     "window": _shape,

@@ -275,6 +275,35 @@ def test_a_close_name_is_suggested():
     assert caught.value.try_ == "paper"
 
 
+@pytest.mark.parametrize(
+    ("axis", "foreign", "ours"),
+    [
+        ("mode", "backward", "bwd"),
+        ("mode", "Forward", "fwd"),
+        ("dtype", "fp16", "float16"),
+        ("dtype", "bf16", "bfloat16"),
+        ("dtype", "double", "float64"),
+    ],
+)
+def test_what_other_tools_call_a_value_is_answered_with_our_word(axis, foreign, ours):
+    with pytest.raises(UsageError, match=f"{foreign}' is unknown") as caught:
+        plan("[[cases]]", **{axis: [foreign]})
+    assert caught.value.try_ == ours
+
+
+@pytest.mark.parametrize(("text", "tokens"), [("4k", 4096), ("12K", 12288), ("1m", 2**20)])
+def test_a_length_may_be_written_in_units_of_1024(text, tokens):
+    (planned,) = plan("[[cases]]\nimpl = 'eager'", seq_len=[text])
+    assert planned.case.seq_len == tokens
+
+
+@pytest.mark.parametrize("text", ["k", "4g", "4.5k", "0k", "-4k"])
+def test_what_is_no_length_is_refused_with_one_that_is(text):
+    with pytest.raises(UsageError, match="not a positive whole number") as caught:
+        plan("[[cases]]", seq_len=[text])
+    assert caught.value.try_ == "--seq-len 4096"
+
+
 def test_an_impl_whose_library_is_absent_is_refused_with_the_install_command(nothing_installed):
     with pytest.raises(UsageError, match="needs fla, which is not installed") as caught:
         plan("[[cases]]\nlevel = 'op'\ncontender = 'delta_rule'\nimpl = 'fla'", "cuda")
