@@ -67,8 +67,10 @@ def check_known(what: str, value: Any, known: Iterable[Any]) -> None:
     """Raise a UsageError that names the closest known value unless `value` is known."""
     names = list(known)
     if value not in names:
-        meant = [n for n in (_MEANT.get(str(value).lower()),) if n in names]
-        close = meant or difflib.get_close_matches(str(value), [str(n) for n in names], n=1)
+        meant = _MEANT.get(str(value).lower())
+        close = difflib.get_close_matches(str(value), [str(n) for n in names], n=1)
+        if meant is not None and meant in names:
+            close = [meant]
         raise UsageError(
             f"{what} {value!r} is unknown",
             expected=f"one of {', '.join(map(str, names))}",

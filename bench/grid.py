@@ -15,20 +15,20 @@ from pathlib import Path
 from typing import Any
 
 from bench.axes import AVAILABLE, BEST, DEFAULTS, Block, check_known, parse_block
-from bench.case import DEFAULT_TILES, DEVICES, LEVELS, Case, Shape, shape_text
+from bench.case import DEFAULT_TILES, DEVICES, LEVELS, Case
 from bench.contenders import Contender, registry
 from bench.errors import UsageError
-from ena_kernels.canvas import most_square_canvas
-from ena_kernels.errors import ShapeError
+from bench.spots import spots
 from ena_kernels.sizes import SIZES
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Planned:
-    """A case and, if it cannot run here, why."""
+    """A case; if it cannot run here, why; if it is not quite what was asked for, how it differs."""
 
     case: Case
     reason: str | None = None
+    warning: str | None = None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -144,7 +144,7 @@ def expand(grid: Grid, *, device: str) -> list[Planned]:
 
     Raises:
         UsageError: a named contender, impl or library does not exist here, a named tile does not
-            divide the canvas, or a length has no canvas.
+            divide the canvas, a canvas has no tile of its rank, or no length has a canvas.
     """
     planned: dict[str, Planned] = {}
     for block in grid.blocks:
@@ -175,12 +175,13 @@ def _expand_block(block: Block, *, device: str) -> Iterator[Planned]:
             continue
         axes = {axis for contender in choices.values() for axis in contender.axes}
         inner = [_values(block, axis, axes, device) for axis in _INNER]
-        for canvas, *values in product(_canvases(block, tiled="tile" in axes), *inner):
+        for spot, *values in product(spots(block, tiled="tile" in axes), *inner):
             point = dict(zip(_INNER, values, strict=True))
             point |= _dimensions(level, point) | {"level": level, "contender": name}
-            for tile, window in _tiles_and_windows(block, canvas, axes):
-                spot = {"device": device, "canvas": canvas, "tile": tile, "window": window}
-                yield from _choose(choices, point | spot)
+            point |= {"device": device, "canvas": spot.canvas}
+            point |= {"tile": spot.tile, "window": spot.window}
+            for plan in _choose(choices, point):
+                yield replace(plan, reason=spot.reason or plan.reason, warning=spot.warning)
 
 
 def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Planned]:
@@ -197,14 +198,37 @@ def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Pl
         if (rank := contender.preference(device)) is not None and not contender.missing_libraries()
     )
     if not ranked:
-        raise UsageError(
-            f"{point['contender']} has no impl for {device} with its libraries installed",
-            expected="at least one that can run here",
-            try_="ena-bench list contenders",
-        )
+        raise _nothing_to_choose(choices, point)
     plans = [_plan(choices[name], point) for _, name in ranked]
     runnable = [plan for plan in plans if plan.reason is None] or plans[:1]
     yield from runnable if impl == AVAILABLE else runnable[:1]
+
+
+def _nothing_to_choose(choices: dict[str, Contender], point: dict[str, Any]) -> UsageError:
+    """Libraries are absent, or no impl is for this device at all."""
+    name, device = point["contender"], point["device"]
+    absent = [
+        f"{contender.impl} needs {_package(contender)}"
+        for contender in choices.values()
+        if contender.preference(device) is not None
+    ]
+    if absent:
+        return UsageError(
+            f"{name} cannot run here because libraries are not installed: {', '.join(absent)}",
+            expected=f"the libraries of one impl of {name}",
+            try_=f"pip install {absent[0].rpartition(' ')[2]}",
+        )
+    return UsageError(
+        f"{name} has no impl for {device} to choose",
+        expected=f"--impl with one of {', '.join(sorted(choices))}, or another device",
+        try_="ena-bench list contenders",
+    )
+
+
+def _package(contender: Contender) -> str:
+    """What to install for the first library that it misses."""
+    library = contender.missing_libraries()[0].split("|")[0]
+    return PACKAGES.get(library, library)
 
 
 def _plan(contender: Contender, point: dict[str, Any]) -> Planned:
@@ -238,66 +262,6 @@ def _dimensions(level: str, point: dict[str, Any]) -> dict[str, Any]:
         "head_dim": point["head_dim"] or size.head_dim,
         "depth": point["depth"] or usual_depth,
     }
-
-
-def _canvases(block: Block, *, tiled: bool) -> list[Shape]:
-    ndims = block.get("ndim")
-    if "canvas" in block:
-        return [canvas for canvas in block["canvas"] if ndims is None or len(canvas) in ndims]
-    return [
-        _canvas_of_length(block, seq_len, ndim, tiled=tiled)
-        for ndim, seq_len in product(ndims or [1], block.get("seq_len", [4096]))
-    ]
-
-
-def _canvas_of_length(block: Block, seq_len: int, ndim: int, *, tiled: bool) -> Shape:
-    """The most square canvas that tiles divide; untiled contenders also take one that none does."""
-    ones = (1,) * ndim
-    tile = (_of_rank(block, "tile", ndim) or [DEFAULT_TILES.get(ndim, ones)])[0]
-    try:
-        return most_square_canvas(seq_len, ndim, tile)
-    except ShapeError as err:
-        if not tiled:
-            return most_square_canvas(seq_len, ndim, ones)
-        raise UsageError.from_shape(err) from err
-
-
-def _tiles_and_windows(
-    block: Block, canvas: Shape, axes: set[str]
-) -> Iterator[tuple[Shape | None, Shape | None]]:
-    """The named tiles of this rank, which must divide, else the default one if it divides."""
-    if "tile" not in axes:
-        yield None, None
-        return
-    default = DEFAULT_TILES.get(len(canvas))
-    tiles = _of_rank(block, "tile", len(canvas))
-    for tile in tiles:
-        if any(side % t for side, t in zip(canvas, tile, strict=True)):
-            fitting = tuple(-(-side // t) * t for side, t in zip(canvas, tile, strict=True))
-            raise UsageError(
-                f"tile {shape_text(tile)} does not divide canvas {shape_text(canvas)}",
-                expected="every canvas side to be a multiple of the tile side",
-                try_=f"--canvas {shape_text(fitting)}",
-            )
-    if not tiles and default and not any(n % t for n, t in zip(canvas, default, strict=True)):
-        tiles = [default]
-    if not tiles:
-        yield None, None
-        return
-    windows: Sequence[Shape | None] = _of_rank(block, "window", len(canvas))
-    if "window" in block and not windows:
-        named = block["window"][0]
-        raise UsageError(
-            f"window {shape_text(named)} has {len(named)} axes, canvas {shape_text(canvas)} has "
-            f"{len(canvas)}",
-            expected="a window for every number of axes that canvases of the grid have",
-            try_=f"--window {shape_text(tiles[0])}",
-        )
-    yield from product(tiles, windows or [None])
-
-
-def _of_rank(block: Block, axis: str, ndim: int) -> list[Shape]:
-    return [shape for shape in block.get(axis, []) if len(shape) == ndim]
 
 
 def _select(block: Block, changes: Block) -> Block | None:
@@ -337,7 +301,18 @@ def _replace_axes(block: Block, changes: Block) -> Block:
             if other not in changes:
                 changed.pop(other, None)
         changed[axis] = list(values)
+    if "tile" not in changes and {"canvas", "ndim"} & changes.keys():
+        _complete_tiles(changed)
     return changed
+
+
+def _complete_tiles(block: Block) -> None:
+    """Add the default tile for each new number of axes that the grid's own tiles do not have."""
+    ndims = {*block.get("ndim", ()), *(len(canvas) for canvas in block.get("canvas", ()))}
+    tiles = block.get("tile", [])
+    lacking = sorted(ndims - {len(tile) for tile in tiles})
+    if tiles and lacking:
+        block["tile"] = [*tiles, *(DEFAULT_TILES[n] for n in lacking if n in DEFAULT_TILES)]
 
 
 def _check_installed(contender: Contender) -> None:
@@ -347,7 +322,7 @@ def _check_installed(contender: Contender) -> None:
         raise UsageError(
             f"impl {contender.impl} needs {package}, which is not installed",
             expected="the library to be importable",
-            try_=f"pip install {PACKAGES.get(package, package)}",
+            try_=f"pip install {_package(contender)}",
         )
 
 

@@ -304,6 +304,53 @@ def test_what_is_no_length_is_refused_with_one_that_is(text):
     assert caught.value.try_ == "--seq-len 4096"
 
 
+def test_a_tile_of_another_rank_is_refused_and_not_replaced():
+    with pytest.raises(UsageError, match="tile 8x16 has 2 axes, canvas 8x8x16 has 3") as caught:
+        plan("[[cases]]\nimpl = 'eager'", tile=["8x16"], ndim=["3"], seq_len=["1024"])
+    assert caught.value.try_ == "--tile 4x4x8"
+
+
+def test_the_grids_own_tiles_do_not_stand_in_the_way_of_another_rank():
+    (planned,) = plan("[[cases]]\nimpl = 'eager'\ntile = '4x8'", ndim=["3"], seq_len=["1024"])
+    assert planned.case.tile == (4, 4, 8)
+
+
+def test_an_impossible_length_among_others_is_unsupported_and_the_rest_is_planned():
+    found = plan("[[cases]]\nimpl = 'eager'", seq_len=["1000", "1024"], ndim=["2"], tile=["4x8"])
+    assert [p.case.seq_len for p in found] == [1000, 1024]
+    assert "1000 tokens cannot be cut into tiles of 4x8" in found[0].reason
+    assert (found[0].case.tile, found[1].reason) == (None, None)
+
+
+def test_a_length_that_no_tile_divides_is_no_problem_to_those_without_tiles():
+    found = plan(
+        "[[cases]]\nimpl = 'eager'\ncontender = 'transformer'", seq_len=["1000"], ndim=["2"]
+    )
+    assert [(p.case.canvas, p.reason) for p in found] == [((25, 40), None)]
+
+
+def test_a_window_wider_than_the_canvas_is_planned_as_wide_as_it_is_and_warned_of():
+    found = plan("[[cases]]\nimpl = 'eager'", canvas=["16x32"], tile=["4x8"], window=["8x64"])
+    (planned,) = found
+    assert planned.case.window == (8, 32)
+    assert planned.warning.startswith("window 8x64 is wider than canvas 16x32: 8x32 was measured")
+
+
+def test_a_window_that_fits_is_not_warned_of():
+    (planned,) = plan("[[cases]]\nimpl = 'eager'", canvas=["16x32"], tile=["4x8"], window=["16x8"])
+    assert (planned.case.window, planned.warning) == ((16, 8), None)
+
+
+def test_a_contender_whose_libraries_are_all_absent_names_them(nothing_installed, monkeypatch):
+    only = contenders.Contender(
+        level="op", name="comb", impl="fast", build="m:f", needs=("fla",), rank=(("cpu", 1),)
+    )
+    monkeypatch.setattr("bench.grid.registry", lambda: {("op", "comb", "fast"): only})
+    with pytest.raises(UsageError, match="fast needs flash-linear-attention") as caught:
+        plan("[[cases]]\nlevel = 'op'\ncontender = 'comb'")
+    assert caught.value.try_ == "pip install flash-linear-attention"
+
+
 def test_an_impl_whose_library_is_absent_is_refused_with_the_install_command(nothing_installed):
     with pytest.raises(UsageError, match="needs fla, which is not installed") as caught:
         plan("[[cases]]\nlevel = 'op'\ncontender = 'delta_rule'\nimpl = 'fla'", "cuda")
