@@ -118,8 +118,14 @@ class RunDirectory:
         return tuple(Case.from_dict(values) for values in self._document["cases"])
 
     def has(self, case_id: str, round: int) -> bool:
-        """Whether that measurement is finished, by whichever process."""
-        return self._row_path(case_id, round).exists()
+        """Whether that measurement is finished, by whichever process; a damaged file is not."""
+        path = self._row_path(case_id, round)
+        return path.exists() and isinstance(next(read_all([path])), pa.Table)
+
+    def damaged(self, case_id: str, round: int) -> Path | None:
+        """The file of a measurement that cannot be read, which writing the row replaces."""
+        path = self._row_path(case_id, round)
+        return path if path.exists() and not self.has(case_id, round) else None
 
     def write_row(self, row: Row) -> None:
         """Save a finished measurement: on disk when this returns.

@@ -1,18 +1,23 @@
 """The loop: every planned case in every round, shuffled by a seed, each row saved at once."""
 
 import random
+import re
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from bench.case import Case
+from bench.errors import EnaBenchError
 from bench.executor import Executor
 from bench.grid import Planned
 from bench.outcome import identity, row_without_latency
 from bench.results import RunDirectory
 from bench.row import Row
+
+MOST_ALIKE = 5
+"""Cases that may fail alike, before any is ok, until the fault is taken to be in all of them."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -62,6 +67,7 @@ def run(
     seed: int,
     budget_s: float | None = None,
     fresh_workers: bool = False,
+    stop_alike: int | None = None,
     on_event: Callable[[Event], None] | None = None,
 ) -> Summary:
     """Visit every case once a round and save each row as soon as it is known.
@@ -74,13 +80,20 @@ def run(
         seed: Round `r` visits the cases in the order that `seed + r` shuffles them to.
         budget_s: No case is begun after this long; the one in flight is finished.
         fresh_workers: Begin each round in a new worker process, as a gate wants it.
+        stop_alike: Give up once so many cases failed for one reason before any was ok, such as
+            `MOST_ALIKE`; None never gives up.
 
     Raises:
         StorageError: a row cannot be saved.
-        EnaBenchError: no worker can be started.
+        EnaBenchError: no worker can be started, or the first cases failed alike; every row is
+            saved.
         KeyboardInterrupt: passed on; every finished row is saved.
     """
     visits = _Visits(run_directory, executor, on_event or _ignore, rounds * len(planned))
+    warnings = {item.case.case_id: item.warning for item in planned if item.warning is not None}
+    alike = _Alike(stop_alike, run_directory)
+    if executor.known_machine is not None:
+        run_directory.write_machine(executor.known_machine)
     started_s = time.monotonic()
     seed_of_inputs = executor.settings.seed
     for round in range(rounds):
@@ -96,8 +109,45 @@ def run(
             if budget_s is not None and time.monotonic() - started_s >= budget_s:
                 visits.leave(case, round)
             else:
-                visits.measure(case, round)
+                alike.look_at(visits.measure(case, round, warnings.get(case.case_id)))
     return visits.summary(time.monotonic() - started_s)
+
+
+class _Alike:
+    """Looks for a fault that is in every case, such as a broken library."""
+
+    def __init__(self, limit: int | None, run_directory: RunDirectory) -> None:
+        self._limit = limit
+        self._directory = run_directory
+        self._first: str | None = None
+        self._case_ids: set[str] = set()
+
+    def look_at(self, row: Row | None) -> None:
+        """Raise EnaBenchError once `limit` different cases failed alike and nothing else was."""
+        if self._limit is None or row is None:
+            return
+        kind = self._kind(row)
+        if self._first is None:
+            self._first = kind
+        if row.status not in _COMMON_FAULTS or kind != self._first:
+            self._limit = None
+            return
+        self._case_ids.add(str(row.case_id))
+        if len(self._case_ids) >= self._limit:
+            reason = (row.reason or "no reason given").split("\n")[0]
+            raise EnaBenchError(
+                f"the first {len(self._case_ids)} cases {row.status} alike: {reason}",
+                expected="a fault of one case, not of all; the rows so far are saved",
+                try_=f"ena-bench doctor; the output is in {self._directory.log_path}",
+            )
+
+    @staticmethod
+    def _kind(row: Row) -> str:
+        """Status and reason but for numbers, which differ from case to case."""
+        return re.sub(r"\d+", "#", f"{row.status}: {row.reason}")
+
+
+_COMMON_FAULTS = ("failed", "crashed")
 
 
 class _Visits:
@@ -127,9 +177,11 @@ class _Visits:
             known |= machine.row_values(case.device)
         self._save(case, row_without_latency(known, status="unsupported", reason=reason))
 
-    def measure(self, case: Case, round: int) -> None:
+    def measure(self, case: Case, round: int, warning: str | None) -> Row | None:
+        """The row, unless it was saved before; `warning` says what about the case is doubtful."""
         if self._is_saved(case, round):
-            return
+            return None
+        damaged = self._directory.damaged(case.case_id, round)
         self._tell("started", case, round)
         self._directory.write_machine(self._executor.machine())
 
@@ -140,7 +192,13 @@ class _Visits:
         row = self._executor.measure(
             case, round=round, run_id=self._directory.run_id, on_event=on_phase
         )
+        told = [warning] if warning else []
+        if damaged is not None:
+            told.append(f"measured anew: {damaged} was damaged, and this row replaces it")
+        if told:
+            row = replace(row, warnings=[*(row.warnings or ()), *told])
         self._save(case, row)
+        return row
 
     def leave(self, case: Case, round: int) -> None:
         if not self._is_saved(case, round):

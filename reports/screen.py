@@ -217,13 +217,13 @@ def _ending(
     num_rows: int, path: Path, summary: "Summary | None", report: "Paths | None"
 ) -> Iterator[Line]:
     yield Line(f"{'saved':<{_LEAD}}{path} ({_saved(num_rows, summary)})")
+    if report is not None:
+        yield Line(f"{'report':<{_LEAD}}{report.html}")
     if summary is not None and summary.num_left:
         left = f"{units.plural(summary.num_left, 'visit')} for which the budget did not last"
         yield Line(f"{'left':<{_LEAD}}{left}", "yellow")
         yield Line(f"{'next':<{_LEAD}}ena-bench run --resume {path}")
-    elif report is not None:
-        yield Line(f"{'report':<{_LEAD}}{report.html}")
-    else:
+    elif report is None:
         yield Line(f"{'next':<{_LEAD}}ena-bench report {path}")
 
 

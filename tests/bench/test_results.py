@@ -148,6 +148,18 @@ def test_a_damaged_file_is_named_and_the_rest_is_read(full_run, damage):
     assert f"rm {victim}" in problem
 
 
+def test_a_damaged_row_does_not_count_as_finished_and_is_replaced(full_run):
+    case = CASES[1]
+    victim = full_run.path / "results" / f"{case.case_id}-r1.parquet"
+    victim.write_bytes(victim.read_bytes()[:-9])
+    assert not full_run.has(case.case_id, 1)
+    assert full_run.damaged(case.case_id, 1) == victim
+    full_run.write_row(row_of(case, round=1))
+    assert full_run.has(case.case_id, 1)
+    assert full_run.damaged(case.case_id, 1) is None
+    assert full_run.damaged(case.case_id, 2) is None
+
+
 def test_a_file_of_another_schema_version_is_named_and_the_rest_is_read(full_run):
     full_run.write_row(replace(row_of(CASES[0], round=7), schema_version=SCHEMA_VERSION + 1))
     frame, problems = load(full_run.path)

@@ -10,12 +10,13 @@ import sys
 import time
 from collections import Counter
 from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 
 from bench.case import Case
-from bench.errors import StorageError
+from bench.errors import EnaBenchError, StorageError
 from bench.executor import Executor
 from bench.grid import Planned
 from bench.outcome import identity
@@ -55,6 +56,7 @@ class InProcess:
         self.asked = []
         self.closed_before = []
         self.before_row = lambda case: None
+        self.outcome = lambda case: {"status": "ok", "latency_ms": 0.5}
 
     def machine(self):
         self.known_machine = self.facts
@@ -69,7 +71,7 @@ class InProcess:
         on_event("time", {"latency_ms": 0.5})
         self.before_row(case)
         known = identity(case, round=round, run_id=run_id, seed=1)
-        return Row(**known, status="ok", latency_ms=0.5)
+        return Row(**known, **self.outcome(case))
 
 
 @pytest.fixture(scope="module")
@@ -222,6 +224,65 @@ def test_an_interrupt_is_passed_on_and_every_finished_row_is_saved(directory, ex
     with pytest.raises(KeyboardInterrupt):
         run(PLANNED, directory, executor, rounds=1, seed=5)
     assert len(visits(directory)) == 2
+
+
+def broken(case):
+    return {"status": "failed", "reason": f"ImportError: libtorch.so ({case.heads} heads)"}
+
+
+def test_a_fault_of_every_case_ends_the_run_with_its_name(directory, executor):
+    executor.outcome = broken
+    with pytest.raises(EnaBenchError, match="first 3 cases failed alike: ImportError") as caught:
+        run(PLANNED, directory, executor, rounds=2, seed=5, stop_alike=3)
+    assert caught.value.exit_code == 1
+    assert len(visits(directory)) == len(executor.asked) == 3
+
+
+@pytest.mark.parametrize(
+    "first",
+    [
+        {"status": "ok", "latency_ms": 0.5},
+        {"status": "failed", "reason": "ZeroDivisionError"},
+        {"status": "oom", "reason": "CUDA out of memory"},
+    ],
+    ids=["ok", "another reason", "out of memory"],
+)
+def test_faults_that_are_not_of_all_cases_do_not_end_the_run(directory, executor, first):
+    executor.outcome = lambda case: first if len(executor.asked) == 1 else broken(case)
+    run(PLANNED, directory, executor, rounds=1, seed=5, stop_alike=3)
+    assert len(executor.asked) == 6
+
+
+def test_one_case_that_fails_in_every_round_is_no_common_fault(directory, executor):
+    executor.outcome = broken
+    run(PLANNED[:1], directory, executor, rounds=5, seed=5, stop_alike=2)
+    assert len(executor.asked) == 5
+
+
+def test_a_damaged_row_is_measured_again_and_the_new_one_says_so(directory, executor):
+    run(PLANNED, directory, executor, rounds=1, seed=5)
+    victim = directory.row_paths()[2]
+    victim.write_bytes(b"half a file")
+    executor.asked.clear()
+    run(PLANNED, directory, executor, rounds=1, seed=5)
+    assert [case.case_id for case, _ in executor.asked] == [victim.stem.partition("-")[0]]
+    (told,) = [w for row in directory.rows()["warnings"] if row is not None for w in row]
+    assert told.startswith(f"measured anew: {victim} was damaged")
+
+
+def test_what_the_plan_changed_is_a_warning_of_the_row(directory, executor):
+    planned = [replace(PLANNED[0], warning="window is wider than the canvas"), PLANNED[1]]
+    run(planned, directory, executor, rounds=1, seed=5)
+    told = directory.rows().set_index("case_id")["warnings"]
+    assert list(told[CASES[0].case_id]) == ["window is wider than the canvas"]
+    assert told[CASES[1].case_id] is None
+
+
+def test_lost_facts_about_the_machine_are_written_again(directory, executor):
+    run(PLANNED, directory, executor, rounds=1, seed=5)
+    (directory.path / "machine.json").unlink()
+    run(PLANNED, directory, executor, rounds=1, seed=5)
+    assert json.loads((directory.path / "machine.json").read_text())["device_name"] == "fake"
 
 
 def test_the_machine_is_saved_with_the_run(directory, executor):

@@ -182,6 +182,14 @@ def test_a_written_report_is_named_instead_of_suggested(row):
     assert "next " not in text
 
 
+def test_a_run_that_ended_early_names_its_report_too(row):
+    done = Summary(num_rows={"ok": 1}, num_skipped=0, num_left=12, elapsed_s=75.0)
+    written = Paths(html=Path("x/report.html"), markdown=Path("x/report.md"), figures=())
+    text = _final([row()], summary=done, report=written)
+    assert "report       x/report.html" in text
+    assert "next         ena-bench run --resume runs/first" in text
+
+
 def test_an_incorrect_case_is_counted_and_explained(row):
     text = _final([row(), row(heads=3, status="incorrect", reason="output differs by 0.3")])
     assert "1 of 2 cases agree with float64" in text
