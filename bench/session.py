@@ -199,6 +199,18 @@ def decided(device: str, machine: "Machine") -> str:
     return device
 
 
+def disturbances(device: str, machine: "Machine") -> list[str]:
+    """What other programs do to timings on a device, with the cure; empty on a quiet machine."""
+    from bench.machine import checks
+
+    of_interest = {"load"} | ({"other processes"} if device.startswith("cuda") else set())
+    return [
+        f"{check.name}: {check.text}; {check.cure}"
+        for check in checks(machine)
+        if check.name in of_interest and not check.ok
+    ]
+
+
 def new_run_path() -> Path:
     """Where a run goes unless the user says: runs/ and the time in UTC."""
     return Path("runs") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")

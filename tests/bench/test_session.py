@@ -140,6 +140,25 @@ def test_cuda_without_cuda_is_a_usage_error(device):
     assert "ena-bench doctor" in caught.value.try_
 
 
+@pytest.mark.parametrize(
+    ("device", "load", "foreign", "told"),
+    [
+        ("cpu", 0.5, 3, []),
+        ("cpu", 7.5, 3, ["load: 7.5 of 8"]),
+        ("cuda:1", 0.5, 3, ["other processes: 3 on the GPU"]),
+        ("cuda", 7.5, 2, ["load: 7.5 of 8", "other processes: 2 on the GPU"]),
+        ("cuda", None, None, []),
+    ],
+)
+def test_other_programs_that_disturb_timings_are_told_with_a_cure(device, load, foreign, told):
+    busy = replace(machine_with(2), num_cores=8, load_average=load, num_foreign_processes=foreign)
+    found = session.disturbances(device, busy)
+    assert [text.startswith(start) for text, start in zip(found, told, strict=True)] == [
+        True
+    ] * len(told)
+    assert all("; " in text for text in found)
+
+
 def test_a_plan_is_for_the_kind_of_device():
     made = request_of(device="cuda:1")
     assert {item.case.device for item in session.plan(made, machine_with(2))} == {"cuda"}
