@@ -2,7 +2,7 @@
 
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pandas as pd
@@ -17,6 +17,10 @@ HEADLINE = {"op": "sliding_tile"}
 """Whose speed-up a level is about; `ena` where nothing else is named."""
 
 _NUMBER = re.compile(r"\d[\d.,]*")
+_AMOUNTS = (re.compile(r"(\d[\d,]*(?:\.\d+)?)%"), re.compile(r"(\d[\d,]*(?:\.\d+)?)"))
+"""A percentage, else any number."""
+_DOUBTS = ("noisy:", "not converged:", "too few samples:")
+"""How warnings begin that make a latency itself doubtful."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,13 +30,14 @@ class Group:
     text: str
     num_cases: int
     example: str
+    lead: str = "such as"
 
     @property
     def sentence(self) -> str:
-        """The text, with a count and an example where it stands for several cases."""
+        """The text and its case; the number of cases where it stands for several."""
         if self.num_cases == 1:
             return f"{self.text} ({self.example})"
-        return f"{self.text} ({units.plural(self.num_cases, 'case')}, such as {self.example})"
+        return f"{self.text} ({units.plural(self.num_cases, 'case')}, {self.lead} {self.example})"
 
 
 def machine_line(case: Mapping[str, Any]) -> str:
@@ -71,8 +76,10 @@ def outcome_line(cases: Sequence[Mapping[str, Any]]) -> str:
 
 
 def warning_groups(cases: Sequence[Mapping[str, Any]]) -> list[Group]:
-    """Warnings of all cases, those that differ only in numbers together, frequent ones first."""
-    return _grouped([(w, c) for c in cases for w in c["warnings"] or ()])
+    """Warnings of all cases, frequent ones first; of those that differ in numbers, the worst."""
+    found = [(w, c) for c in cases for w in c["warnings"] or ()]
+    found.sort(key=lambda member: -_severity(member[0]))
+    return [replace(group, lead="worst in") for group in _grouped(found)]
 
 
 def failure_groups(cases: Sequence[Mapping[str, Any]]) -> list[Group]:
@@ -119,6 +126,7 @@ def _block_sentence(
         _verdict(best) if best.anchor else f"{best.series} has no {rival} to be compared with",
         *_against_linear(best, lines),
         *_anchor_failures(best, cases, rival),
+        *_doubts(best, cases),
     ]
     return "; ".join(parts) + "."
 
@@ -177,6 +185,32 @@ def _anchor_failures(best: Scaling, cases: Sequence[Record], rival: str) -> list
     lengths = ", ".join(units.tokens(n) for n in sorted({c["seq_len"] for c in failed}))
     why = ", ".join(sorted({words.STATUS_WORDS[c["status"]] for c in failed}))
     return [f"{rival} gave no result at {lengths} ({why})"]
+
+
+def _doubts(best: Scaling, cases: Sequence[Record]) -> list[str]:
+    """How many of the cases that a sentence rests on are noisy or did not converge."""
+    same = ("level", "mode", "setting", "device_name", "ndim")
+    behind = [
+        c
+        for c in cases
+        if frames.is_timed(c)
+        and (c["series"] == best.series or c["contender"] == speedup.anchor_contender(best.level))
+        and all(c[n] == getattr(best, n) for n in same)
+    ]
+    doubtful = sum(any(w.startswith(_DOUBTS) for w in c["warnings"] or ()) for c in behind)
+    if not doubtful:
+        return []
+    number = f"{doubtful} of the {units.plural(len(behind), 'case')}"
+    return [f"{number} behind this {'is' if doubtful == 1 else 'are'} noisy or not converged"]
+
+
+def _severity(warning: str) -> float:
+    """Its percentage, else its first number; fewer samples are worse than more."""
+    found = next((m for pattern in _AMOUNTS if (m := pattern.search(warning))), None)
+    if found is None:
+        return 0.0
+    number = float(found[1].replace(",", ""))
+    return -number if warning.startswith("too few") else number
 
 
 def _reason(case: Mapping[str, Any]) -> str:

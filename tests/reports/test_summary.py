@@ -111,7 +111,35 @@ def test_warnings_that_differ_in_numbers_are_one(row):
     cases.append(row(warnings=["throttled: power cap"]))
     noisy, throttled = summary.warning_groups(cases)
     assert (noisy.num_cases, throttled.num_cases) == (300, 1)
-    assert noisy.sentence.startswith("noisy: span 1.5% of the median (300 cases, such as layer/")
+    assert noisy.sentence.startswith("noisy: span 300.5% of the median (300 cases, worst in ")
+    assert "-300-" in noisy.example
+
+
+def test_of_warnings_about_too_few_samples_the_fewest_are_worst(row):
+    cases = [row(warnings=[f"too few samples: {n} samples"], heads=n) for n in (4, 2, 3)]
+    (group,) = summary.warning_groups(cases)
+    assert group.text == "too few samples: 2 samples"
+
+
+def test_a_number_with_text_around_it_does_not_upset_the_order(row):
+    cases = [row(warnings=["libcudart.so.13.0.1: 1,2."]), row(warnings=["version 2.11.0 is old"])]
+    assert len(summary.warning_groups(cases)) == 2
+
+
+@pytest.mark.parametrize("warning", ["noisy: 30%", "not converged: 5%", "too few samples: 2"])
+def test_a_sentence_says_when_what_it_rests_on_is_doubtful(study, warning):
+    rows = study()
+    for index in rows.index[(rows["contender"] == "ena") & (rows["status"] == "ok")][:2]:
+        rows.at[index, "warnings"] = [warning]
+    (sentence,) = _sentences(rows)
+    assert sentence.endswith("; 2 of the 10 cases behind this are noisy or not converged.")
+
+
+def test_doubts_about_another_series_are_not_held_against_a_sentence(study):
+    rows = study()
+    rows.at[rows.index[rows["contender"] == "linear"][0], "warnings"] = ["noisy: 30%"]
+    (sentence,) = _sentences(rows)
+    assert "behind this" not in sentence
 
 
 def test_failures_and_unsupported_cases_are_grouped_by_reason(row):
