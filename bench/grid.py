@@ -180,8 +180,9 @@ def _expand_block(block: Block, *, device: str) -> Iterator[Planned]:
             point |= _dimensions(level, point) | {"level": level, "contender": name}
             point |= {"device": device, "canvas": spot.canvas}
             point |= {"tile": spot.tile, "window": spot.window}
+            point |= {"untiled": spot.reason}
             for plan in _choose(choices, point):
-                yield replace(plan, reason=spot.reason or plan.reason, warning=spot.warning)
+                yield replace(plan, warning=spot.warning)
 
 
 def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Planned]:
@@ -199,6 +200,8 @@ def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Pl
     )
     if not ranked:
         raise _nothing_to_choose(choices, point)
+    # what nothing can run is a row of an impl that has tiles, whose reason is the one to tell
+    ranked.sort(key=lambda pair: bool(point["untiled"]) and "tile" not in choices[pair[1]].axes)
     plans = [_plan(choices[name], point) for _, name in ranked]
     runnable = [plan for plan in plans if plan.reason is None] or plans[:1]
     yield from runnable if impl == AVAILABLE else runnable[:1]
@@ -233,7 +236,7 @@ def _package(contender: Contender) -> str:
 
 def _plan(contender: Contender, point: dict[str, Any]) -> Planned:
     """A case of one contender; what means nothing to it is None."""
-    values = {name: value for name, value in point.items() if name != "sparsity"}
+    values = {name: v for name, v in point.items() if name not in ("sparsity", "untiled")}
     values |= {"impl": contender.impl, "sparsity_target": point["sparsity"]}
     for axis, names in _FIELDS_OF_AXIS.items():
         if axis not in contender.axes:
@@ -241,7 +244,8 @@ def _plan(contender: Contender, point: dict[str, Any]) -> Planned:
     if values["window"] is not None:
         values["sparsity_target"] = None
     case = Case(**values)
-    return Planned(case=case, reason=contender.why_not(case))
+    untiled = point["untiled"] if "tile" in contender.axes else None
+    return Planned(case=case, reason=untiled or contender.why_not(case))
 
 
 def _values(block: Block, axis: str, axes: set[str], device: str) -> list[Any]:

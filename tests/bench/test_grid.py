@@ -322,6 +322,19 @@ def test_an_impossible_length_among_others_is_unsupported_and_the_rest_is_planne
     assert (found[0].case.tile, found[1].reason) == (None, None)
 
 
+def test_an_impossible_length_is_a_row_of_an_impl_with_tiles(nothing_installed):
+    found = plan("[[cases]]", seq_len=["1000", "1024"], ndim=["2"], tile=["4x8"])
+    assert [(p.case.impl, p.reason is None) for p in found] == [("eager", False), ("eager", True)]
+
+
+def test_an_impl_without_tiles_runs_a_length_that_no_tile_divides(nothing_installed):
+    found = plan("[[cases]]\nsparsity = 0.0", seq_len=["1000", "1024"], ndim=["2"])
+    assert [(p.case.seq_len, p.case.impl, p.reason) for p in found] == [
+        (1000, "sdpa_flash+eager", None),
+        (1024, "sdpa_flash+eager", None),
+    ]
+
+
 def test_a_length_that_no_tile_divides_is_no_problem_to_those_without_tiles():
     found = plan(
         "[[cases]]\nimpl = 'eager'\ncontender = 'transformer'", seq_len=["1000"], ndim=["2"]
