@@ -79,25 +79,26 @@ def run(**options: Any) -> None:
 
 
 def _measure_all(active: "Session", options: dict[str, Any]) -> "Summary":
-    from bench import runner
+    from bench import runner, session
     from reports.progress import Progress
 
+    if not options["as_json"]:
+        for line in session.disturbances(active.request.device, active.executor.machine()):
+            click.echo(f"warning      {line}", err=True)
+    # a resumed run takes an order of its own: others may be at work in its directory
+    own_order = os.getpid() if options.get("resume") else 0
     with Progress(is_quiet=options["as_json"]) as progress:
         return runner.run(
             active.planned,
             active.directory,
             active.executor,
             rounds=active.request.rounds,
-            seed=_order_seed(active, options),
+            seed=active.request.settings.seed + own_order,
+            stop_alike=runner.MOST_ALIKE,
             budget_s=options["budget"],
             fresh_workers=options["fresh_workers"],
             on_event=progress.show,
         )
-
-
-def _order_seed(active: "Session", options: dict[str, Any]) -> int:
-    """A resumed run takes an order of its own: others may be at work in its directory."""
-    return active.request.settings.seed + (os.getpid() if options.get("resume") else 0)
 
 
 def _finish(path: Path, summary: "Summary", options: dict[str, Any]) -> None:

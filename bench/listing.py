@@ -71,7 +71,7 @@ def text(rows: Rows) -> str:
 
 def _why_not(contender: Contender, device: str) -> str | None:
     if missing := contender.missing_libraries():
-        return f"no: {' and '.join(missing)} is not installed"
+        return f"no: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
     if device not in contender.devices:
         return f"no: runs on {', '.join(contender.devices)} only"
     return None
