@@ -10,7 +10,7 @@ import pandas as pd
 from bench import units
 from bench.compare import Comparison
 from bench.executor import Executor
-from bench.gate import OnEvent, Plan, Question, Say, begun, confirmed, measured
+from bench.gate import OnEvent, Plan, Question, Rows, Say, begun, measured, settled
 from bench.grid import Planned
 from bench.session import Request, Session, decided, plan
 from bench.worktree import Revision, RevisionExecutor
@@ -53,18 +53,24 @@ def compare_revisions(
             f"{found[0].name} and {found[1].name}"
         )
         take_turns(sessions, sessions[0].planned, range(made.rounds), on_event)
-        rows = [session.directory.rows() for session in sessions]
-        first = question.compare(*rows)
-        doubtful = question.doubtful(first)
-        if not doubtful:
-            return Pair(comparison=first, baseline=rows[0], candidate=rows[1])
-        say(f"{units.plural(len(doubtful), 'case')} again, before any of them fails")
-        again = [item for item in sessions[0].planned if item.case.case_id in doubtful]
-        take_turns(sessions, again, range(made.rounds, 2 * made.rounds), on_event)
-        rows = [session.directory.rows() for session in sessions]
-        fresh = [side[side["round"] >= made.rounds] for side in rows]
-        stands = confirmed(question.compare(*rows), question.compare(*fresh), doubtful)
-        return Pair(comparison=stands, baseline=rows[0], candidate=rows[1])
+
+        def rows() -> Rows:
+            first, second = (session.directory.rows() for session in sessions)
+            return first, second
+
+        old, new = rows()
+
+        def again(case_ids: Sequence[str]) -> tuple[Rows, Rows]:
+            say(f"{units.plural(len(case_ids), 'case')} again, before any of them fails")
+            doubtful = [item for item in sessions[0].planned if item.case.case_id in case_ids]
+            take_turns(sessions, doubtful, range(made.rounds, 2 * made.rounds), on_event)
+            nonlocal old, new
+            old, new = rows()
+            fresh = (old[old["round"] >= made.rounds], new[new["round"] >= made.rounds])
+            return (old, new), fresh
+
+        comparison = settled(question, (old, new), again)
+        return Pair(comparison=comparison, baseline=old, candidate=new)
 
 
 def take_turns(

@@ -135,7 +135,6 @@ def _scan(case: Case) -> Workload:
     """Split and merge with nothing between them: what the order itself costs."""
     scan = case.scan or "uni"
     keywords: dict[str, Any] = {
-        "impl": case.impl,
         "scan": scan,
         "canvas": case.canvas,
         "variant": case.scan_variant,
@@ -144,19 +143,15 @@ def _scan(case: Case) -> Workload:
         "order": _scan_order(case),
     }
 
-    def run(x: Tensor) -> Tensor:
-        merged: Tensor = scan_merge(scan_split(x, **keywords), **keywords)
+    def run(impl: str, x: Tensor) -> Tensor:
+        merged: Tensor = scan_merge(scan_split(x, **keywords, impl=impl), **keywords, impl=impl)
         return merged
 
     def reference(x: Tensor) -> Tensor:
-        if case.scan_variant == "fixed":
-            return x * scan_passes(scan)
-        exact = keywords | {"impl": "eager"}
-        merged: Tensor = scan_merge(scan_split(x, **exact), **exact)
-        return merged
+        return x * scan_passes(scan) if case.scan_variant == "fixed" else run("eager", x)
 
     x = normal(case, case.batch, case.seq_len, case.model_dim)
-    return _workload({"x": x}, run, reference, None)
+    return _workload({"x": x}, partial(run, case.impl), reference, None)
 
 
 def _scan_order(case: Case) -> Tensor | None:

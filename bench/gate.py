@@ -4,7 +4,6 @@ One slow measurement is not a slow kernel. Cases that seem slower are measured i
 rounds again; a case fails if all its rounds together say so and the new ones say it by themselves.
 """
 
-import secrets
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,7 +20,7 @@ from bench.contenders import lookup
 from bench.errors import UsageError
 from bench.grid import Grid, Planned
 from bench.results import RunDirectory
-from bench.session import Request, Session, executor_of, new_run_path
+from bench.session import Request, Session, executor_of, new_run_id, new_run_path
 from bench.verdict import AMBIGUOUS, FASTER, NOT_COMPARABLE, SLOWER, Limits
 
 if TYPE_CHECKING:
@@ -35,6 +34,8 @@ FEWEST_ROUNDS = 5
 OnEvent = Callable[[runner.Event], None]
 Say = Callable[[str], None]
 Remeasure = Callable[[Sequence[str]], pd.DataFrame]
+Rows = tuple[pd.DataFrame, pd.DataFrame]
+"""Of a baseline and a candidate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -166,6 +167,7 @@ def check(
             question.limits,
             remeasure=remeasure,
             relative_to=question.relative_to,
+            seed=question.seed,
         )
         return found, session.directory.rows()
 
@@ -186,13 +188,33 @@ def decide(
             first comparison stands.
     """
     question = Question(limits=limits, relative_to=relative_to, seed=seed)
-    first = question.compare(baseline, candidate)
+    if remeasure is None:
+        return question.compare(baseline, candidate)
+
+    def again(case_ids: Sequence[str]) -> tuple[Rows, Rows]:
+        fresh = remeasure(case_ids)
+        pooled = pd.concat([candidate, fresh], ignore_index=True)
+        return (baseline, pooled), (baseline, fresh)
+
+    return settled(question, (baseline, candidate), again)
+
+
+def settled(
+    question: Question, rows: Rows, again: Callable[[Sequence[str]], tuple[Rows, Rows]]
+) -> Comparison:
+    """Compare two runs; what is doubtful is measured again and has to say so twice.
+
+    Args:
+        rows: Of the baseline and the candidate.
+        again: Given ids of doubtful cases, measures them and returns the same two of all rounds,
+            and of the new rounds alone.
+    """
+    first = question.compare(*rows)
     doubtful = question.doubtful(first)
-    if remeasure is None or not doubtful:
+    if not doubtful:
         return first
-    fresh = remeasure(doubtful)
-    pooled = question.compare(baseline, pd.concat([candidate, fresh], ignore_index=True))
-    return confirmed(pooled, question.compare(baseline, fresh), doubtful)
+    pooled, fresh = again(doubtful)
+    return confirmed(question.compare(*pooled), question.compare(*fresh), doubtful)
 
 
 def confirmed(pooled: Comparison, fresh: Comparison, doubtful: Sequence[str]) -> Comparison:
@@ -235,7 +257,7 @@ def begun(cases: Sequence[Case], plan: Plan, executor: "Executor") -> Session:
     """
     directory = RunDirectory.create(
         plan.path,
-        run_id=f"{plan.path.resolve().name}-{secrets.token_hex(3)}",
+        run_id=new_run_id(plan.path),
         cases=cases,
         options=plan.request.options(),
     )

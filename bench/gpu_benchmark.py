@@ -8,6 +8,7 @@ from typing import Any
 from bench import stats, timing
 from bench.queued_events import no_reset
 from bench.telemetry import Telemetry, timing_warnings
+from bench.timers import synchronization
 
 LEAST_SAMPLES = 10
 
@@ -77,7 +78,7 @@ class GpuBenchmark:
             reset()
             started_s = time.perf_counter()
             call()
-            _synchronize(device)
+            synchronization(device)()
             self.extra_info["first_call_ms"] = (time.perf_counter() - started_s) * 1e3
             self._record(call, device, reset)
         reset()
@@ -149,10 +150,3 @@ def _device_name(device: str) -> str:
     from bench.host import cpu_name
 
     return cpu_name()
-
-
-def _synchronize(device: str) -> None:
-    if device == "cuda":
-        import torch
-
-        torch.cuda.synchronize()

@@ -42,6 +42,9 @@ WANTED = {
 }
 """What to have on CUDA: oldest version, what it gives, how to get it."""
 
+LEAST_CAPABILITY = {"flash_attn.cute": (9, 0)}
+"""Libraries for newer GPUs only: on older ones nobody misses them."""
+
 HALF = ("bfloat16", "float16")
 LOAD_LIMIT = 0.5
 """Busy cores, as a share of all, from which other programs disturb timings."""
@@ -373,7 +376,8 @@ def _library_checks(machine: Machine) -> Iterator[Check]:
         return
     installed = machine.libraries | ({"triton": machine.triton} if machine.triton else {})
     for name, (oldest, gives, install) in WANTED.items():
-        if name == "flash_attn.cute" and (machine.capability or (9, 0)) < (9, 0):
+        least = LEAST_CAPABILITY.get(name)
+        if least is not None and machine.capability is not None and machine.capability < least:
             continue
         found = installed.get(name)
         yield Check(

@@ -21,6 +21,7 @@ from bench.modes import TimedCall, timed_call
 from bench.outcome import Fallback, Incorrect, Unsupported, identity
 from bench.row import Row
 from bench.telemetry import Telemetry, timing_warnings
+from bench.timers import synchronization
 from bench.workload import Workload, relative_error
 
 Say = Callable[[str, Mapping[str, Any]], None]
@@ -100,14 +101,14 @@ def _measure(
     torch.manual_seed(settings.seed)
     started = time.perf_counter()
     workload = contender.workload(case)
-    _synchronize(case)
+    synchronization(case.device)()
     values: dict[str, Any] = {"setup_ms": _elapsed_ms(started)}
 
     say("first call", {})
     started = time.perf_counter()
     timed = timed_call(workload, case.mode)
     timed.run()
-    _synchronize(case)
+    synchronization(case.device)()
     values["compile_ms"] = _elapsed_ms(started)
 
     say("verify", {})
@@ -304,11 +305,6 @@ def _rates(case: Case, peaks: Peaks | None, latency_ms: float) -> dict[str, Any]
 def _share(value: float) -> float | None:
     """None above 1: data stayed in a cache, or other programs had slowed the peak's measurement."""
     return value if value <= 1.0 else None
-
-
-def _synchronize(case: Case) -> None:
-    if case.device == "cuda":
-        torch.cuda.synchronize()
 
 
 def _elapsed_ms(started_s: float) -> float:

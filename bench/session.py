@@ -132,7 +132,7 @@ def new_session(
             raise
         directory = RunDirectory.create(
             path,
-            run_id=_new_run_id(path),
+            run_id=new_run_id(path),
             cases=[item.case for item in planned],
             options=made.options(),
         )
@@ -216,7 +216,7 @@ def new_run_path() -> Path:
     return Path("runs") / datetime.now(UTC).strftime("%Y-%m-%dT%H-%M-%SZ")
 
 
-def _new_run_id(path: Path) -> str:
+def new_run_id(path: Path) -> str:
     """The name of the directory and six digits: rows of two runs called alike stay apart."""
     return f"{path.resolve().name}-{token_hex(3)}"
 

@@ -59,7 +59,7 @@ class WallTimer:
         self._call = call
         self._reset = reset
         self._clock_ns = clock_ns
-        self._synchronize = _synchronization(device)
+        self._synchronize = synchronization(device)
         self.warmup_share = 1.0 if device == "cuda" else CPU_WARMUP_SHARE
         self.batch_size = 1
         self.num_calls = 0
@@ -235,7 +235,8 @@ def _not_capturable(err: RuntimeError) -> EnaBenchError:
     )
 
 
-def _synchronization(device: str) -> Call:
+def synchronization(device: str) -> Call:
+    """What waits until a device has done everything it was asked for."""
     if device != "cuda":
         return no_reset
     import torch

@@ -15,6 +15,7 @@ from bench import cost
 from bench.case import parse_shape
 from reports import frames, scaling
 from reports.claim_rules import Where
+from reports.exponents import line
 
 Record = dict[str, Any]
 
@@ -193,19 +194,12 @@ def _line_deviation(cases: Sequence[Record], where: Where) -> list[Reading]:
         if len(sweep) < _SWEEP_POINTS:
             continue
         attended, times = [1 - c["sparsity"] for c in sweep], [c["latency_ms"] for c in sweep]
-        slope, constant = _line(attended, times)
+        slope, constant = line(attended, times)
         distances = [
             abs(constant + slope * f - t) / t for f, t in zip(attended, times, strict=True)
         ]
         found.append(_reading(sweep[0], max(distances)))
     return found
-
-
-def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    x_mean, y_mean = math.fsum(xs) / len(xs), math.fsum(ys) / len(ys)
-    spread = sum((x - x_mean) ** 2 for x in xs)
-    slope = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True)) / spread
-    return slope, y_mean - slope * x_mean
 
 
 def _sweeps(cases: Sequence[Record]) -> list[list[Record]]:

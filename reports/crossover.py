@@ -6,7 +6,6 @@ where the ends of the speed-up's interval cross 1.
 """
 
 import math
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -47,13 +46,11 @@ class Overtaking:
 
 def overtaking_table(frame: pd.DataFrame) -> list[Overtaking]:
     """Every series of a tidy frame that has an anchor and is not itself one, in its order."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for case in frames.records(frame):
-        is_compared = frames.is_timed(case) and case["is_squarest"] and case["speedup"] is not None
-        if is_compared and case["seq_len"] and case["series"] != case["anchor"]:
-            names = ("level", "mode", *frames.SETTING, "ndim", "series")
-            groups.setdefault(tuple(case[n] for n in names), []).append(case)
-    return [_overtaking(sorted(g, key=lambda c: int(c["seq_len"]))) for g in groups.values()]
+    compared = (
+        [c for c in curve if c["speedup"] is not None and c["series"] != c["anchor"]]
+        for curve in frames.curves(frame)
+    )
+    return [_overtaking(cases) for cases in compared if cases]
 
 
 def speedup_interval(case: Record) -> tuple[float, float]:
@@ -73,18 +70,6 @@ def speedup_interval(case: Record) -> tuple[float, float]:
     )
 
 
-def crossing_lengths(lengths: Sequence[int], ratios: Sequence[float]) -> list[float]:
-    """Every length at which the ratio passes 1, log-linear between measured lengths."""
-    points = sorted(zip(lengths, ratios, strict=True))
-    found = []
-    for start in range(len(points) - 1):
-        pair = points[start : start + 2]
-        crossing = scaling.crossover_length([p[0] for p in pair], [p[1] for p in pair])
-        if crossing is not None:
-            found.append(crossing)
-    return found
-
-
 def _overtaking(cases: list[Record]) -> Overtaking:
     lengths, ratios = [c["seq_len"] for c in cases], [c["speedup"] for c in cases]
     intervals = [speedup_interval(c) for c in cases]
@@ -102,7 +87,7 @@ def _overtaking(cases: list[Record]) -> Overtaking:
         seq_len=found.seq_len,
         lo=found.lo,
         hi=found.hi,
-        num_crossings=len(crossing_lengths(lengths, ratios)),
+        num_crossings=len(scaling.crossing_lengths(lengths, ratios)),
     )
 
 

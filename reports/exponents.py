@@ -77,7 +77,7 @@ def growth(
     knee = _knee(xs, ys)
     used = [p for p, x in zip(points, xs, strict=True) if knee is None or x >= knee - 1e-9]
     left_out = [p[0] for p in points[: len(points) - len(used)]]
-    slope, constant = _line([math.log(p[0]) for p in used], [math.log(p[1]) for p in used])
+    slope, constant = line([math.log(p[0]) for p in used], [math.log(p[1]) for p in used])
     half = _Z95 * _slope_error(used)
     return Growth(
         exponent=slope,
@@ -94,11 +94,6 @@ def growth(
 
 def growth_table(frame: pd.DataFrame) -> list[GrowthLine]:
     """Every series of a tidy frame that was measured; of one length the squarest canvas counts."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for case in frames.records(frame):
-        if frames.is_timed(case) and case["is_squarest"] and case["seq_len"]:
-            names = ("level", "mode", *frames.SETTING, "ndim", "series")
-            groups.setdefault(tuple(case[n] for n in names), []).append(case)
     shared = ("level", "mode", "setting", "device_name", "ndim", "series")
     return [
         GrowthLine(
@@ -106,7 +101,7 @@ def growth_table(frame: pd.DataFrame) -> list[GrowthLine]:
             time=time_growth(group),
             memory=memory_growth(group),
         )
-        for group in groups.values()
+        for group in frames.curves(frame)
     ]
 
 
@@ -138,7 +133,7 @@ def _knee(xs: Sequence[float], ys: Sequence[float]) -> float | None:
     fits = {knee: _misfit([max(x - knee, 0.0) for x in xs], ys) for knee in candidates}
     best = min(fits, key=lambda knee: (fits[knee], knee))
     plain = _criterion(_misfit(xs, ys), len(xs), 2)
-    is_rising = _line([max(x - best, 0.0) for x in xs], ys)[0] > 0
+    is_rising = line([max(x - best, 0.0) for x in xs], ys)[0] > 0
     return best if is_rising and _criterion(fits[best], len(xs), 3) < plain else None
 
 
@@ -149,12 +144,12 @@ def _criterion(misfit: float, num_points: int, num_parameters: int) -> float:
 
 
 def _misfit(xs: Sequence[float], ys: Sequence[float]) -> float:
-    slope, constant = _line(xs, ys)
+    slope, constant = line(xs, ys)
     return sum((y - constant - slope * x) ** 2 for x, y in zip(xs, ys, strict=True))
 
 
-def _line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
-    """Slope and constant by least squares."""
+def line(xs: Sequence[float], ys: Sequence[float]) -> tuple[float, float]:
+    """Slope and constant by least squares; the slope is 0 where all xs are equal."""
     x_mean, y_mean = sum(xs) / len(xs), sum(ys) / len(ys)
     spread = sum((x - x_mean) ** 2 for x in xs)
     together = sum((x - x_mean) * (y - y_mean) for x, y in zip(xs, ys, strict=True))

@@ -124,6 +124,19 @@ def is_timed(case: Mapping[str, Any]) -> bool:
     return case["status"] == "ok" and (case["latency_ms"] or 0.0) > 0
 
 
+def curves(frame: pd.DataFrame) -> list[list[Record]]:
+    """The timed cases of each series of a tidy frame, the shortest first; series in its order.
+
+    Of several canvases of one length the squarest counts.
+    """
+    names = ("level", "mode", *SETTING, "ndim", "series")
+    groups: dict[tuple[Any, ...], list[Record]] = {}
+    for case in records(frame):
+        if is_timed(case) and case["is_squarest"] and case["seq_len"]:
+            groups.setdefault(tuple(case[n] for n in names), []).append(case)
+    return [sorted(group, key=lambda c: int(c["seq_len"])) for group in groups.values()]
+
+
 def setting_text(case: Mapping[str, Any]) -> str:
     """What a figure holds fixed, for people: `batch 1, 4 heads of 64, bfloat16, cuda`."""
     heads = f"{case['heads']} heads of {case['head_dim']}"

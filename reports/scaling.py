@@ -105,15 +105,19 @@ def exponent(
     return Exponent(value=slope, lo=lo, hi=hi, from_len=points[0][0], to_len=points[-1][0])
 
 
-def crossover_length(lengths: Sequence[int], ratios: Sequence[float]) -> float | None:
-    """The length at which the ratio last passes 1, log-linear between measured lengths."""
-    points = sorted(zip(lengths, ratios, strict=True))
-    crossing = None
-    for (x0, r0), (x1, r1) in pairwise(points):
+def crossing_lengths(lengths: Sequence[int], ratios: Sequence[float]) -> list[float]:
+    """Every length at which the ratio passes 1, log-linear between measured lengths."""
+    found = []
+    for (x0, r0), (x1, r1) in pairwise(sorted(zip(lengths, ratios, strict=True))):
         if (r0 < 1) != (r1 < 1):
             share = math.log(r0) / (math.log(r0) - math.log(r1))
-            crossing = math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0)))
-    return crossing
+            found.append(math.exp(math.log(x0) + share * (math.log(x1) - math.log(x0))))
+    return found
+
+
+def crossover_length(lengths: Sequence[int], ratios: Sequence[float]) -> float | None:
+    """The length at which the ratio last passes 1."""
+    return next(reversed(crossing_lengths(lengths, ratios)), None)
 
 
 def crossover(
@@ -151,12 +155,7 @@ def scaling_table(frame: pd.DataFrame) -> list[Scaling]:
 
     Of several canvases of one length the squarest counts.
     """
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for case in frames.records(frame):
-        if frames.is_timed(case) and case["is_squarest"] and case["seq_len"]:
-            names = ("level", "mode", *frames.SETTING, "ndim", "series")
-            groups.setdefault(tuple(case[n] for n in names), []).append(case)
-    return [_scaling(sorted(g, key=lambda c: int(c["seq_len"]))) for g in groups.values()]
+    return [_scaling(curve) for curve in frames.curves(frame)]
 
 
 def _scaling(timed: list[Record]) -> Scaling:
