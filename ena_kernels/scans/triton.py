@@ -12,17 +12,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ena_kernels.errors import UnsupportedError
+from ena_kernels.operands import dense, require_kernels
 from ena_kernels.scans.catalog import scan_passes
 from ena_kernels.scans.orders import Shape, position_table, random_positions
 
 # Legend: B batch, p passes, R rows of W channels in each sample and pass.
 
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 TILE_BYTES = 8192
 NUM_WARPS = 4
-IS_INTERPRETED = triton.knobs.runtime.interpret
-"""Settled where kernels are defined, as they are; reading it later could not be traced."""
 
 
 @triton.jit
@@ -112,7 +109,6 @@ def spread(
     Raises:
         UnsupportedError: a device without Triton kernels, or float64.
     """
-    require_kernels(x)
     return torch.ops.ena_kernels.scan_spread(x, order, scan, canvas, layer, heads)
 
 
@@ -124,43 +120,23 @@ def collect(
     Raises:
         UnsupportedError: a device without Triton kernels, or float64.
     """
-    require_kernels(y)
     return torch.ops.ena_kernels.scan_collect(y, order, scan, canvas, layer, heads)
 
 
-def require_kernels(x: Tensor) -> None:
-    """Raise UnsupportedError where a Triton kernel cannot run on `x`."""
-    if x.device.type != "cuda" and not IS_INTERPRETED:
-        raise UnsupportedError(
-            f"impl 'triton' has no kernel for {x.device.type} tensors",
-            expected="tensors on a CUDA device, or Triton's interpreter (TRITON_INTERPRET=1)",
-            try_="impl='eager'",
-        )
-    if x.dtype not in DTYPES:
-        raise UnsupportedError(
-            f"impl 'triton' has no kernel for {x.dtype}",
-            expected=f"one of {', '.join(map(str, DTYPES))}",
-            try_="impl='eager'",
-        )
-
-
 def _spread_op(x, order, scan, canvas, layer, heads):
+    require_kernels(x)
     p = scan_passes(scan)
     y = x.new_empty(p * x.shape[0], *x.shape[1:])
-    _launch(scan_spread_kernel, _dense_rows(x), y, order, scan, canvas, layer, heads)
+    _launch(scan_spread_kernel, dense(x), y, order, scan, canvas, layer, heads)
     return y
 
 
 def _collect_op(y, order, scan, canvas, layer, heads):
+    require_kernels(y)
     p = scan_passes(scan)
     x = y.new_empty(y.shape[0] // p, *y.shape[1:])
-    _launch(scan_collect_kernel, x, _dense_rows(y), order, scan, canvas, layer, heads)
+    _launch(scan_collect_kernel, x, dense(y), order, scan, canvas, layer, heads)
     return x
-
-
-def _dense_rows(x: Tensor) -> Tensor:
-    """`x` itself where its channels lie side by side, as they do but in expanded gradients."""
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _launch(kernel, x, y, order, scan, canvas, layer, heads):

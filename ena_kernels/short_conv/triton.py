@@ -14,7 +14,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ena_kernels.scans.triton import require_kernels
+from ena_kernels.operands import dense, require_kernels
 
 # Legend: B batch, L tokens, C channels; width 4 is written out.
 
@@ -174,14 +174,14 @@ def forward(x: Tensor, weight: Tensor, past: Tensor | None = None) -> Tensor:
     Raises:
         UnsupportedError: a device without Triton kernels, or float64.
     """
-    require_kernels(x)
     if past is None:
         return torch.ops.ena_kernels.short_conv(x, weight)
     return forward(torch.cat([past, x], dim=1), weight)[:, past.shape[1] :]
 
 
 def _forward_op(x, weight):
-    x, weight = _dense_channels(x), weight.contiguous()
+    require_kernels(x)
+    x, weight = dense(x), weight.contiguous()
     B, L, C = x.shape
     y = x.new_empty(B, L, C)
     if y.numel():
@@ -192,7 +192,8 @@ def _forward_op(x, weight):
 
 
 def _backward_op(x, weight, dy):
-    x, dy, flat = _dense_channels(x), _dense_channels(dy), weight.contiguous()
+    require_kernels(x)
+    x, dy, flat = dense(x), dense(dy), weight.contiguous()
     B, L, C = x.shape
     dx = x.new_empty(B, L, C)
     if not dx.numel():
@@ -202,10 +203,6 @@ def _backward_op(x, weight, dy):
     strides = (x.stride(0), x.stride(1), dy.stride(0), dy.stride(1))
     short_conv_bwd_kernel[grid](x, flat, dy, dx, share, *strides, L, C, **blocks)
     return dx, share.sum(0).T.to(weight.dtype).contiguous().view(weight.shape)
-
-
-def _dense_channels(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
 
 
 def _launch_shape(x: Tensor) -> tuple[tuple[int], dict]:
