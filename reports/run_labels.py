@@ -1,0 +1,179 @@
+"""What tells several runs apart when they share one figure: the GPU, the commit, a version.
+
+A label names the first facts, in the order of `_FACTS`, that it takes to tell all runs apart. What
+else differs between them is for `differences` to say: a reader must know that two GPUs were also
+measured with two versions of torch.
+"""
+
+import json
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
+
+from bench import units
+
+Record = dict[str, Any]
+Key = tuple[Any, ...]
+Fact = tuple[str, Callable[[Record], str]]
+
+KEY = ("run_id", "device", "device_id", "device_name")
+"""What was measured by one process on one device; a run on two GPUs has two labels."""
+_VENDORS = ("NVIDIA ", "AMD ", "Intel(R) ", "Intel ")
+_NAMED = ("torch", "triton", "cuda", "driver", "python", "ena_bench")
+
+
+def attach(cases: Sequence[Record]) -> None:
+    """Set `run_label` on every case: None unless several runs measured the same thing.
+
+    Args:
+        cases: One record per case and run, with the columns of `bench.row.Row`.
+    """
+    found = _labels(cases)
+    for case in cases:
+        case["run_label"] = found.get(_key(case))
+
+
+def labels(cases: Sequence[Record]) -> dict[str, str]:
+    """Run to label in order of time; of a run on several devices the labels are joined.
+
+    Empty where one run needs no telling apart.
+    """
+    joined: dict[str, list[str]] = {}
+    for key, label in _labels(cases).items():
+        joined.setdefault(str(key[0]), []).append(label)
+    return {run: " and ".join(dict.fromkeys(parts)) for run, parts in joined.items()}
+
+
+def differences(cases: Sequence[Record]) -> list[str]:
+    """In what the labelled runs differ without their labels saying so, one text for each fact."""
+    groups = _groups(cases)
+    found = _labels(cases)
+    lines = []
+    for name, text in _facts([g[0] for g in groups.values()]) if found else []:
+        values: dict[str, list[str]] = {}
+        for key in found:
+            values.setdefault(text(groups[key][0]), []).append(found[key])
+        is_said = all(_said(name, value) in label for value in values for label in values[value])
+        if len(values) > 1 and not is_said:
+            parts = [f"{value} in {_few(runs)}" for value, runs in values.items()]
+            lines.append(f"{name}: {', '.join(parts)}")
+    return lines
+
+
+def started(cases: Iterable[Mapping[str, Any]]) -> str:
+    """When the first of the cases was measured, UTC, ISO 8601; empty where that is unknown."""
+    return min((str(c["started_at"]) for c in cases if c["started_at"]), default="")
+
+
+def _labels(cases: Sequence[Record]) -> dict[Key, str]:
+    found: dict[Key, str] = {}
+    groups = _groups(cases)
+    kinds = dict.fromkeys(key[1] for key in groups)
+    for kind in kinds:
+        own = {key: group for key, group in groups.items() if key[1] == kind}
+        if _need_labels(own):
+            found |= _told_apart(own)
+    return {key: found[key] for key in groups if key in found}
+
+
+def _groups(cases: Sequence[Record]) -> dict[Key, list[Record]]:
+    """Cases by run and device, the earliest first."""
+    groups: dict[Key, list[Record]] = {}
+    for case in cases:
+        groups.setdefault(_key(case), []).append(case)
+    return dict(sorted(groups.items(), key=lambda item: (started(item[1]), str(item[0]))))
+
+
+def _key(case: Mapping[str, Any]) -> Key:
+    return tuple(case[name] for name in KEY)
+
+
+def _need_labels(groups: Mapping[Key, Sequence[Record]]) -> bool:
+    """Whether a case was measured twice, or on two devices of which one figure would be made."""
+    seen: set[Any] = set()
+    for group in groups.values():
+        own = {c["case_id"] or c["case_path"] for c in group}
+        if own & seen:
+            return True
+        seen |= own
+    return len({key[-1] for key in groups}) > 1
+
+
+def _told_apart(groups: Mapping[Key, list[Record]]) -> dict[Key, str]:
+    """The shortest run of facts that makes all labels different."""
+    firsts = [group[0] | {"started_at": started(group)} for group in groups.values()]
+    parts: list[list[str]] = [[] for _ in firsts]
+    for name, text in (*_facts(firsts), *_TIMES):
+        known = len({tuple(p) for p in parts})
+        if known == len(parts):
+            break
+        values = [_said(name, text(first)) for first in firsts]
+        if len({(*p, v) for p, v in zip(parts, values, strict=True)}) > known:
+            parts = [[*p, v] for p, v in zip(parts, values, strict=True)]
+    return dict(zip(groups, (", ".join(p) for p in parts), strict=True))
+
+
+def _facts(firsts: Sequence[Record]) -> list[Fact]:
+    """In the order in which they are used: what matters most to a timing comes first."""
+    libraries = sorted({name for first in firsts for name in _libraries(first)})
+    return [
+        ("device", _device_text(firsts)),
+        ("commit", _commit_text),
+        *((name, _version_text(name)) for name in _NAMED),
+        *((name, _library_text(name)) for name in libraries),
+        ("host", lambda c: str(c["host_id"] or units.NOT_AVAILABLE)[:6]),
+    ]
+
+
+_TIMES: tuple[Fact, ...] = (
+    ("", lambda c: str(c["started_at"])[:10]),
+    ("", lambda c: str(c["started_at"])[11:16]),
+    ("run", lambda c: str(c["run_id"])),
+    ("device", lambda c: str(c["device_id"])),
+)
+
+
+def _said(name: str, value: str) -> str:
+    return value if name in ("", "device", "commit") else f"{name} {value}"
+
+
+def _device_text(firsts: Sequence[Record]) -> Callable[[Record], str]:
+    """Without vendor and memory, as long as that keeps devices apart."""
+    names = list(dict.fromkeys(str(f["device_name"] or units.NOT_AVAILABLE) for f in firsts))
+    short = {name: _model(name) for name in names}
+    is_clear = len(set(short.values())) == len(short)
+    return lambda c: (short if is_clear else {}).get(
+        str(c["device_name"]), str(c["device_name"] or units.NOT_AVAILABLE)
+    )
+
+
+def _model(name: str) -> str:
+    """`H100` of `NVIDIA H100 80GB HBM3`."""
+    for vendor in _VENDORS:
+        name = name.removeprefix(vendor)
+    return name.partition(" ")[0]
+
+
+def _commit_text(case: Mapping[str, Any]) -> str:
+    commit = case["git_commit"]
+    dirty = " + changes" if case["git_dirty"] else ""
+    return f"{str(commit)[:7]}{dirty}" if commit else "no commit"
+
+
+def _version_text(name: str) -> Callable[[Record], str]:
+    return lambda c: str(c[name] or units.NOT_AVAILABLE)
+
+
+def _library_text(name: str) -> Callable[[Record], str]:
+    return lambda c: _libraries(c).get(name, "absent")
+
+
+def _libraries(case: Mapping[str, Any]) -> dict[str, str]:
+    try:
+        found = json.loads(case["libraries"] or "{}")
+    except ValueError:
+        return {}
+    return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names) if len(names) <= 3 else f"{len(names)} runs"
