@@ -8,10 +8,18 @@ from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from bench.case import Case
 from bench.scopes import PREFIX
 
 Event = Mapping[str, Any]
 
+OTHER = "other"
+_OF_OPERATOR = {
+    "sliding_tile": "attention",
+    "attention": "attention",
+    "delta_rule": "recurrence",
+    "scan": "permutation",
+}
 _KERNELS = {"kernel", "gpu_memcpy", "gpu_memset"}
 _LAUNCHES = {"cuda_runtime", "cuda_driver"}
 _HOST = {"cpu_op", "user_annotation", *_LAUNCHES}
@@ -27,6 +35,11 @@ class Execution:
     name: str
     component: str
     time_ns: int
+
+
+def outside_scopes(case: Case) -> str:
+    """The component of whatever no scope encloses: an operator is all of one component."""
+    return _OF_OPERATOR.get(case.contender, OTHER) if case.level == "op" else OTHER
 
 
 def attributed(events: Iterable[Event], device: str, *, outside: str) -> Iterator[Execution]:

@@ -3,6 +3,10 @@
 On CUDA these are the kernels, copies and fills of the device. On a CPU they are the operators
 that torch computes with a kernel of their own: wrappers such as `matmul`, views and allocations
 are left out. What a compiled region computes inside itself on a CPU has no names.
+
+The same call tells the time of each component, where `bench.scopes` are open: what runs counts to
+the innermost scope that was open when it was launched, on whichever thread. Only one thread at a
+time is inside a scope, since the caller of a backward waits for it.
 """
 
 import hashlib
@@ -12,19 +16,29 @@ import re
 import sys
 import warnings
 from collections import defaultdict
-from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cache
-from typing import Any
+from typing import Any, NamedTuple
+
+from bench.attribution import OTHER
+from bench.scopes import PREFIX
 
 Call = Callable[[], object]
-Span = tuple[str, int]
-"""A name and its time in ns."""
 
 _INDUCTOR_NUMBER = re.compile(r"^(triton_[a-z]+_fused.*?)_\d+$")
 _OPERATOR = re.compile(r"^(?!autograd::|torch::|profiler::)\w+::\w+$")
+_LAUNCH = re.compile(r"^cu(da)?[A-Z]")
 _NO_WORK = {f"aten::{n}" for n in ("empty", "empty_strided", "as_strided", "view", "set_")}
+
+
+class _Span(NamedTuple):
+    """Something that ran for `ns`, and when the host began or launched it."""
+
+    name: str
+    ns: int
+    launched_ns: int | None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -38,9 +52,10 @@ class Kernel:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Fingerprint:
-    """The kernels of one call, longest total time first."""
+    """The kernels of one call and the time of each component, longest total time first."""
 
     by_time: tuple[Kernel, ...]
+    component_us: Mapping[str, float] = field(default_factory=dict)
 
     @property
     def kernels(self) -> list[str]:
@@ -62,16 +77,24 @@ class Fingerprint:
         return hashlib.sha256("\n".join(names).encode()).hexdigest()[:12]
 
 
-def take(call: Call, device: str) -> Fingerprint:
-    """Profile one call on `cpu` or `cuda` and collect what ran."""
+def take(call: Call, device: str, *, outside: str = OTHER) -> Fingerprint:
+    """Profile one call on `cpu` or `cuda` and collect what ran.
+
+    Args:
+        outside: The component of what runs outside every scope.
+    """
     events = profiled_events(call, device)
+    spans = list(_gpu_spans(events) if device == "cuda" else _operator_spans(events))
     totals_ns: dict[str, list[int]] = defaultdict(list)
-    for name, ns in _gpu_spans(events) if device == "cuda" else _operator_spans(events):
-        totals_ns[name].append(ns)
+    for span in spans:
+        totals_ns[span.name].append(span.ns)
     kernels = [
         Kernel(name=name, count=len(ns), total_us=sum(ns) / 1e3) for name, ns in totals_ns.items()
     ]
-    return Fingerprint(by_time=tuple(sorted(kernels, key=lambda k: (-k.total_us, k.name))))
+    return Fingerprint(
+        by_time=tuple(sorted(kernels, key=lambda k: (-k.total_us, k.name))),
+        component_us=_component_us(spans, events, outside),
+    )
 
 
 def missing(fingerprint: Fingerprint, patterns: Iterable[str]) -> list[str]:
@@ -107,14 +130,16 @@ def profiled_events(call: Call, device: str, *, profile_memory: bool = False) ->
     import torch
     from torch.profiler import ProfilerActivity, profile
 
-    activity = ProfilerActivity.CUDA if device == "cuda" else ProfilerActivity.CPU
+    activities = [ProfilerActivity.CPU]
+    if device == "cuda":
+        activities.append(ProfilerActivity.CUDA)
     with ExitStack() as stack:
         with warnings.catch_warnings():
             # torch 2.11 warns that a next cycle would clear this one, and there is none; the remedy
             # it names, acc_events, takes ten times as long: it turns all events into objects
             warnings.filterwarnings("ignore", "Warning: Profiler clears events", UserWarning)
             profiler = stack.enter_context(
-                profile(activities=[activity], profile_memory=profile_memory)
+                profile(activities=activities, profile_memory=profile_memory)
             )
         call()
         if device == "cuda":
@@ -124,13 +149,40 @@ def profiled_events(call: Call, device: str, *, profile_memory: bool = False) ->
     return events
 
 
-def _gpu_spans(events: Sequence[Any]) -> Iterator[Span]:
+def _component_us(spans: Sequence[_Span], events: Sequence[Any], outside: str) -> dict[str, float]:
+    """Time by component, the longest first."""
+    open_ = [e for e in events if e.name().startswith(PREFIX) and e.device_type().name == "CPU"]
+    open_.sort(key=lambda e: (e.start_ns(), -e.end_ns()))
+    enclosing: list[Any] = []
+    totals_ns: dict[str, int] = defaultdict(int)
+    waiting = iter([*open_, None])
+    following = next(waiting)
+    for span in sorted(spans, key=lambda s: s.launched_ns or 0):
+        at_ns = span.launched_ns or 0
+        while following is not None and following.start_ns() <= at_ns:
+            enclosing.append(following)
+            following = next(waiting)
+        while enclosing and enclosing[-1].end_ns() < at_ns:
+            enclosing.pop()
+        name = enclosing[-1].name().removeprefix(PREFIX) if enclosing else outside
+        totals_ns[name] += max(span.ns, 0)
+    ordered = sorted(totals_ns.items(), key=lambda total: -total[1])
+    return {name: total / 1e3 for name, total in ordered}
+
+
+def _gpu_spans(events: Sequence[Any]) -> Iterator[_Span]:
+    launched_ns = {
+        e.correlation_id(): e.start_ns()
+        for e in events
+        if e.device_type().name == "CPU" and _LAUNCH.match(e.name())
+    }
     for event in events:
         if event.device_type().name == "CUDA" and not event.is_user_annotation():
-            yield event.name(), event.duration_ns()
+            at_ns = launched_ns.get(event.correlation_id())
+            yield _Span(event.name(), event.duration_ns(), at_ns)
 
 
-def _operator_spans(events: Sequence[Any]) -> Iterator[Span]:
+def _operator_spans(events: Sequence[Any]) -> Iterator[_Span]:
     """Operators with the time spent in themselves, without operators inside them."""
     kept = [e for e in events if _computes(e.name())]
     kept.sort(key=lambda e: (e.start_thread_id(), e.start_ns(), -e.end_ns()))
@@ -142,7 +194,8 @@ def _operator_spans(events: Sequence[Any]) -> Iterator[Span]:
         if open_:
             self_ns[open_[-1]] -= event.duration_ns()
         open_.append(i)
-    yield from zip((e.name() for e in kept), self_ns, strict=True)
+    for event, ns in zip(kept, self_ns, strict=True):
+        yield _Span(event.name(), ns, event.start_ns())
 
 
 def _encloses(outer: Any, inner: Any) -> bool:
@@ -151,7 +204,7 @@ def _encloses(outer: Any, inner: Any) -> bool:
 
 
 def _computes(name: str) -> bool:
-    if not _OPERATOR.match(name) or name in _NO_WORK:
+    if not _OPERATOR.match(name) or name in _NO_WORK or name.startswith(PREFIX):
         return False
     return not name.startswith("aten::") or name in _operators_with_cpu_kernels()
 

@@ -3,6 +3,7 @@
 Build, first call, compare with float64, see which kernels ran, count memory, time, compare again.
 """
 
+import json
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -13,6 +14,7 @@ import torch
 from torch import Tensor
 
 from bench import fingerprint, memory, stats, timing, verify
+from bench.attribution import OTHER, outside_scopes
 from bench.case import Case
 from bench.contenders import Contender, lookup
 from bench.cost import cost
@@ -20,6 +22,7 @@ from bench.machine import Machine, Peaks
 from bench.modes import TimedCall, timed_call
 from bench.outcome import Fallback, Incorrect, Unsupported, identity
 from bench.row import Row
+from bench.scopes import scopes
 from bench.telemetry import Telemetry, timing_warnings
 from bench.timers import synchronization
 from bench.workload import Workload, relative_error
@@ -102,7 +105,10 @@ def _measure(
     started = time.perf_counter()
     workload = contender.workload(case)
     synchronization(case.device)()
-    values: dict[str, Any] = {"setup_ms": _elapsed_ms(started)}
+    values: dict[str, Any] = {
+        "setup_ms": _elapsed_ms(started),
+        "num_threads": torch.get_num_threads(),
+    }
 
     say("first call", {})
     started = time.perf_counter()
@@ -116,7 +122,7 @@ def _measure(
     values |= verified
 
     say("kernels", {})
-    values |= _kernels(contender, case, timed)
+    values |= _kernels(contender, case, workload, timed)
 
     say("memory", {})
     values |= _memory(workload, timed, case)
@@ -173,9 +179,13 @@ def _verify_again(
         raise Incorrect("after timing, fresh inputs give the output of the old ones")
 
 
-def _kernels(contender: Contender, case: Case, timed: TimedCall) -> dict[str, Any]:
+def _kernels(
+    contender: Contender, case: Case, workload: Workload, timed: TimedCall
+) -> dict[str, Any]:
     timed.reset()
-    ran = fingerprint.take(timed.run, case.device)
+    outside = outside_scopes(case)
+    with scopes(workload.forward):
+        ran = fingerprint.take(timed.run, case.device, outside=outside)
     absent = fingerprint.missing(ran, contender.expected_kernels(case.device))
     if absent:
         names = ", ".join(ran.kernels[:4]) or "none"
@@ -184,8 +194,16 @@ def _kernels(contender: Contender, case: Case, timed: TimedCall) -> dict[str, An
         "kernels": list(ran.kernels),
         "num_kernels": ran.num_kernels,
         "kernel_fingerprint": ran.digest,
+        "component_ms": _component_ms(case, ran),
         "autotune": fingerprint.autotune_choices(ran.kernels),
     }
+
+
+def _component_ms(case: Case, ran: fingerprint.Fingerprint) -> str | None:
+    """JSON; None where a backward alone runs on a graph that no scope has seen being made."""
+    if case.mode == "bwd" and outside_scopes(case) == OTHER:
+        return None
+    return json.dumps({name: round(us / 1e3, 6) for name, us in ran.component_us.items()})
 
 
 def _memory(workload: Workload, timed: TimedCall, case: Case) -> dict[str, Any]:

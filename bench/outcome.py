@@ -23,6 +23,7 @@ LATENCY_COLUMNS = frozenset(
         "wall_ms_lo",
         "wall_ms_hi",
         "wall_samples_ms",
+        "component_ms",
         "tokens_per_s",
         "tflops_per_s",
         "bandwidth_gb_per_s",

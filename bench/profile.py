@@ -16,7 +16,7 @@ import torch
 from torch.profiler import ProfilerActivity
 
 from bench import units
-from bench.attribution import Execution, attributed
+from bench.attribution import OTHER, Execution, attributed, outside_scopes
 from bench.case import Case
 from bench.contenders import lookup
 from bench.errors import EnaBenchError
@@ -25,17 +25,10 @@ from bench.outcome import Unsupported, verdict
 from bench.scopes import scopes
 from ena_kernels.components import COMPONENTS
 
-OTHER = "other"
 NUM_WARMUP = 3
 TABLE_ROWS = 25
 NAME_WIDTH = 64
 
-_COMPONENT_OF_OPERATOR = {
-    "sliding_tile": "attention",
-    "attention": "attention",
-    "delta_rule": "recurrence",
-    "scan": "permutation",
-}
 _NOISE = ("void ", "(anonymous namespace)::", "at::native::", "c10::", "std::")
 
 
@@ -99,10 +92,11 @@ def profile(case: Case, out_dir: Path, *, num_calls: int = 5, seed: int = 0) -> 
             expected="a case that runs on this machine",
             try_="ena-bench list contenders",
         ) from err
-    outside = _COMPONENT_OF_OPERATOR.get(case.contender, OTHER) if case.level == "op" else OTHER
     with gzip.open(trace, "rt", encoding="utf-8") as file:
         events = json.load(file)["traceEvents"]
-    time_us, kernels = _summed(attributed(events, case.device, outside=outside), num_calls)
+    time_us, kernels = _summed(
+        attributed(events, case.device, outside=outside_scopes(case)), num_calls
+    )
     if not kernels:
         raise EnaBenchError(
             f"the profiler recorded no kernel of {case.case_path}",

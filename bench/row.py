@@ -2,6 +2,7 @@
 
 SCHEMA_VERSION history
 1  first version
+2  time of each component, readings of the GPU over time, number of threads
 """
 
 from dataclasses import dataclass, field, fields
@@ -9,7 +10,7 @@ from typing import Any
 
 import pyarrow as pa
 
-SCHEMA_VERSION = 1
+SCHEMA_VERSION = 2
 STATUSES = ("ok", "oom", "unsupported", "timeout", "crashed", "incorrect", "fallback", "failed")
 
 
@@ -139,6 +140,11 @@ class Row:
     kernels: list[str] | None = column("kernels (CPU: operators) of one profiled call, by time")
     num_kernels: int | None = column("launches in that call")
     kernel_fingerprint: str | None = column("hash of the kernel names")
+    component_ms: str | None = column(
+        "time of each component in that call, JSON: its kernels (CPU: its operators, which the"
+        " profiler slows); `other` are residual additions and the optimizer",
+        unit="ms",
+    )
     autotune: str | None = column("launch configurations that autotuners chose, JSON")
     # the machine while timing
     sm_clock_mhz_min: float | None = column("lowest SM clock while timing", unit="MHz")
@@ -151,11 +157,17 @@ class Row:
     temperature_c: float | None = column("median temperature while timing", unit="deg C")
     temperature_c_max: float | None = column("highest temperature while timing", unit="deg C")
     throttle_reasons: list[str] | None = column("why the driver held the clock down while timing")
+    readings_s: list[float] | None = column(
+        "when the GPU was read, since the first warm-up", unit="s"
+    )
+    sm_clock_readings_mhz: list[float] | None = column("SM clock at those times", unit="MHz")
+    power_readings_w: list[float] | None = column("power at those times", unit="W")
     warnings: list[str] | None = column("what makes this row doubtful, and the cure")
     # where
     seed: int | None = column("seed of inputs and parameters")
     device_name: str | None = column("GPU or CPU model")
     device_id: str | None = column("hash of the GPU's UUID, or of the host")
+    num_threads: int | None = column("CPU threads that torch computes with")
     driver: str | None = column("GPU driver")
     cuda: str | None = column("CUDA version torch was built for")
     python: str | None = column("Python version")

@@ -19,11 +19,13 @@ EXPOSED_FRACTION = 0.05
 LAUNCH_BOUND_RATIO = 1.5
 
 Now = Callable[[], float]
+_OVER_TIME = ("readings_s", "sm_clock_readings_mhz", "power_readings_w")
 
 
 class Reading(NamedTuple):
     """The GPU at one moment; None where the driver does not tell."""
 
+    at_s: float
     sm_clock_mhz: float | None
     power_w: float | None
     temperature_c: float | None
@@ -36,6 +38,7 @@ class Summary:
 
     Args:
         throttle_reasons: Names out of `bench.nvml.THROTTLE_BITS` seen in any reading.
+        readings_s, sm_clock_readings_mhz, power_readings_w: Every reading in order, idle or not.
         num_foreign_processes: Most processes other than ours, at the start or at the end.
     """
 
@@ -52,6 +55,9 @@ class Summary:
     temperature_c_max: float | None = None
     throttle_reasons: tuple[str, ...] | None = None
     num_foreign_processes: int | None = None
+    readings_s: tuple[float, ...] | None = None
+    sm_clock_readings_mhz: tuple[float, ...] | None = None
+    power_readings_w: tuple[float, ...] | None = None
 
     def row_values(self) -> dict[str, Any]:
         """The columns of a row that this fills."""
@@ -60,8 +66,10 @@ class Summary:
             for name in ("sm_clock_mhz", "power_w", "temperature_c")
             for end in ("_min", "", "_max")
         }
-        reasons = self.throttle_reasons
-        return values | {"throttle_reasons": None if reasons is None else list(reasons)}
+        for name in ("throttle_reasons", *_OVER_TIME):
+            listed = getattr(self, name)
+            values[name] = None if listed is None else list(listed)
+        return values
 
 
 class Telemetry:
@@ -117,21 +125,23 @@ class Telemetry:
             **_ranges(_busy(self._readings)),
             throttle_reasons=_reason_names(masks) if masks else None,
             num_foreign_processes=max(self._foreign) if self._foreign else None,
+            **_over_time(self._readings, started_s),
         )
 
     def _mark(self) -> None:
         """The start or the end: a reading and the processes."""
-        self._limits_s.append(self._now())
+        at_s = self._now()
+        self._limits_s.append(at_s)
         if self._gpu is None:
             return
-        self._readings.append(_read(self._gpu))
+        self._readings.append(_read(self._gpu, at_s))
         processes = self._gpu.processes()
         if processes is not None:
             self._foreign.append(num_foreign(processes, own_pid=os.getpid()))
 
     def _poll(self, gpu: Gpu) -> None:
         while not self._stop.wait(self._period_s):
-            self._readings.append(_read(gpu))
+            self._readings.append(_read(gpu, self._now()))
 
 
 def timing_warnings(
@@ -220,8 +230,9 @@ def _host_warnings(timing: Timing, wall: Timing | None) -> Iterator[str]:
         )
 
 
-def _read(gpu: Gpu) -> Reading:
+def _read(gpu: Gpu, at_s: float) -> Reading:
     return Reading(
+        at_s=at_s,
         sm_clock_mhz=gpu.sm_clock_mhz(),
         power_w=gpu.power_w(),
         temperature_c=gpu.temperature_c(),
@@ -244,6 +255,16 @@ def _ranges(readings: list[Reading]) -> dict[str, Any]:
             ranges[name] = stats.median(known)
             ranges[f"{name}_max"] = max(known)
     return ranges
+
+
+def _over_time(readings: list[Reading], started_s: float) -> dict[str, Any]:
+    """What the driver told at every reading."""
+    columns: dict[str, list[float | None]] = {
+        "readings_s": [round(r.at_s - started_s, 4) for r in readings],
+        "sm_clock_readings_mhz": [r.sm_clock_mhz for r in readings],
+        "power_readings_w": [r.power_w for r in readings],
+    }
+    return {name: tuple(values) for name, values in columns.items() if None not in values}
 
 
 def _reason_names(masks: list[int]) -> tuple[str, ...]:

@@ -141,11 +141,11 @@ def test_another_schema_is_not_comparable(file, tmp_path):
     )
     path = tmp_path / "older.parquet"
     pq.write_table(older, path)
-    with pytest.raises(NotComparableError, match="has schema version 0, this ena-bench writes 1"):
+    with pytest.raises(NotComparableError, match="has schema version 0, this ena-bench writes 2"):
         baseline.read(path)
     run = RunDirectory.create(tmp_path / "run", run_id="night", cases=CASES, options={})
     document = run.path / "run.toml"
-    document.write_text(document.read_text().replace("schema_version = 1", "schema_version = 9"))
+    document.write_text(document.read_text().replace("schema_version = 2", "schema_version = 9"))
     with pytest.raises(NotComparableError, match="has schema version 9"):
         baseline.read(run.path)
 

@@ -211,7 +211,7 @@ def test_more_memory_fails_and_less_does_not(baseline):
         ("device_name", "NVIDIA H200", "another device (NVIDIA H100 80GB HBM3, now NVIDIA H200)"),
         ("driver", "580.2", "another driver (570.1, now 580.2)"),
         ("timer", "graph", "another timer (events, now graph)"),
-        ("schema_version", 2, "another schema (1, now 2)"),
+        ("schema_version", 3, "another schema (2, now 3)"),
     ],
 )
 def test_another_machine_or_clock_is_not_comparable_and_named(baseline, column, value, reason):

@@ -10,6 +10,7 @@ import torch
 
 from bench import fingerprint
 from bench.fingerprint import Fingerprint, Kernel, autotune_choices, missing, take
+from bench.scopes import scopes
 
 
 def of(*names: str) -> Fingerprint:
@@ -85,8 +86,11 @@ def test_custom_operators_are_seen_with_what_they_call():
 class Event:
     """What the profiler hands out, invented."""
 
-    def __init__(self, name, start_ns, end_ns, thread=1, device="CPU", annotation=False):
+    def __init__(
+        self, name, start_ns, end_ns, thread=1, device="CPU", annotation=False, correlation=0
+    ):
         self._name, self._start, self._end = name, start_ns, end_ns
+        self._correlation = correlation
         self._thread, self._device, self._annotation = thread, device, annotation
 
     def name(self):
@@ -106,6 +110,9 @@ class Event:
 
     def device_type(self):
         return getattr(torch.autograd.DeviceType, self._device)
+
+    def correlation_id(self):
+        return self._correlation
 
     def is_user_annotation(self):
         return self._annotation
@@ -150,6 +157,62 @@ def test_gpu_kernels_come_longest_total_first_and_host_events_do_not_count(profi
         Kernel(name="long", count=2, total_us=4.0),
         Kernel(name="short", count=1, total_us=3.0),
     )
+
+
+def test_a_kernel_counts_to_the_scope_that_was_open_when_it_was_launched(profile_of):
+    ran = profile_of(
+        "cuda",
+        Event("ena::mlp", 10, 50),
+        Event("ena::norm", 20, 30),
+        Event("ena::attention", 60, 80, thread=2),
+        Event("cudaLaunchKernel", 12, 14, correlation=1),
+        Event("cuLaunchKernelEx", 22, 24, thread=9, correlation=2),
+        Event("cudaMemcpyAsync", 35, 36, correlation=3),
+        Event("cudaLaunchKernelExC", 61, 90, thread=9, correlation=4),
+        Event("cudaLaunchKernel", 85, 90, correlation=5),
+        Event("aten::mm", 12, 14, correlation=4),
+        Event("gemm", 500, 4_500, device="CUDA", correlation=1),
+        Event("norm", 5_000, 6_000, device="CUDA", correlation=2),
+        Event("Memcpy", 6_000, 6_500, device="CUDA", correlation=3),
+        Event("flash", 7_000, 15_000, device="CUDA", correlation=4),
+        Event("add", 15_000, 15_250, device="CUDA", correlation=5),
+        Event("stray", 16_000, 16_125, device="CUDA", correlation=77),
+        Event("ena::mlp", 500, 9_000, device="CUDA", annotation=True),
+    )
+    assert ran.component_us == {"attention": 8.0, "mlp": 4.5, "norm": 1.0, "other": 0.375}
+    assert list(ran.component_us) == ["attention", "mlp", "norm", "other"]
+    assert "ena::mlp" not in ran.kernels
+
+
+def test_an_operator_counts_to_the_innermost_scope_with_the_time_spent_in_itself(profile_of):
+    ran = profile_of(
+        "cpu",
+        Event("ena::recurrence", 0, 10_000),
+        Event("aten::_softmax_backward_data", 500, 9_000),
+        Event("ena::norm", 1_000, 4_000),
+        Event("aten::mm", 1_500, 3_500),
+        Event("aten::add", 20_000, 21_000),
+    )
+    assert ran.component_us == {"recurrence": 6.5, "norm": 2.0, "other": 1.0}
+    assert "ena::norm" not in ran.kernels
+
+
+def test_scopes_of_a_real_module_split_forward_and_backward():
+    linear, gelu = torch.nn.Linear(16, 24), torch.nn.GELU()
+    linear.component, gelu.component = "projections", "mlp"
+    block = torch.nn.Sequential(linear, gelu)
+    x = torch.randn(32, 16)
+    with scopes(block):
+        forward = take(lambda: block(x), "cpu").component_us
+        both = take(lambda: block(x).sum().backward(), "cpu").component_us
+    assert set(forward) == {"projections", "mlp"}
+    assert set(both) == {"projections", "mlp", "other"}
+    assert min(both.values()) > 0
+
+
+def test_what_no_scope_encloses_counts_to_the_component_that_was_named():
+    assert set(take(softmax_of_product, "cpu", outside="attention").component_us) == {"attention"}
+    assert set(take(softmax_of_product, "cpu").component_us) == {"other"}
 
 
 def test_digest_ignores_order_and_counts():

@@ -1,6 +1,7 @@
 """A case from beginning to end: a number only where everything about it holds."""
 
 import gc
+import json
 import math
 import weakref
 from dataclasses import asdict, replace
@@ -18,6 +19,7 @@ from bench.machine import Peaks
 from bench.outcome import Fallback, Incorrect, Unsupported
 from bench.timing import Settings
 from bench.workload import SpotCheck, Workload, module_workload, normal, relative_error
+from ena_kernels.components import COMPONENTS
 
 SETTINGS = Settings(warmup_s=0.001, budget_s=0.02, min_samples=7, max_samples=11, seed=5)
 PEAKS = Peaks(tflops_per_s=1e6, bandwidth_gb_per_s=1e9)
@@ -213,6 +215,28 @@ def test_the_kernels_that_ran_are_kept(row):
     assert any("flash_attention_for_cpu_backward" in name for name in measured.kernels)
     assert measured.num_kernels >= len(measured.kernels)
     assert len(measured.kernel_fingerprint) == 12
+
+
+def test_the_time_of_an_operator_is_all_of_one_component(row):
+    (name, time_ms), *others = json.loads(row[0].component_ms).items()
+    assert (name, others) == ("attention", [])
+    assert 0 < time_ms < 1e3
+
+
+def test_the_time_of_a_layer_is_split_among_its_components(call):
+    shares = json.loads(call(ENA.with_(mode="fwdbwd")).component_ms)
+    assert set(shares) == {*COMPONENTS, "other"}
+    assert min(shares.values()) > 0
+    assert list(shares.values()) == sorted(shares.values(), reverse=True)
+
+
+def test_a_backward_alone_has_no_components(call):
+    assert call(ENA.with_(mode="bwd")).component_ms is None
+    assert json.loads(call(ATTENTION.with_(mode="bwd")).component_ms).keys() == {"attention"}
+
+
+def test_the_number_of_threads_is_kept(row):
+    assert row[0].num_threads == torch.get_num_threads()
 
 
 def test_memory_is_split_into_what_holds_it(row, call):

@@ -77,6 +77,21 @@ def test_start_and_end_are_read():
     assert summary.duration_s == pytest.approx(0.3)
 
 
+def test_every_reading_is_kept_with_its_time():
+    summary = watched(FakeGpu(clock=[1980, 1500], power=[300, 500], reasons=[0x1, 0x4]))
+    assert summary.readings_s == (0.0, 0.3)
+    assert summary.sm_clock_readings_mhz == (1980, 1500)
+    assert summary.power_readings_w == (300, 500)
+    assert summary.row_values()["sm_clock_readings_mhz"] == [1980, 1500]
+
+
+def test_readings_that_the_driver_refused_once_are_left_out_whole():
+    summary = watched(FakeGpu(clock=[1980, 1500], power=[300, None]))
+    assert summary.power_readings_w is None
+    assert summary.row_values()["power_readings_w"] is None
+    assert summary.sm_clock_readings_mhz == (1980, 1500)
+
+
 def test_a_thread_reads_while_the_window_is_open_and_ends_with_it():
     gpu = FakeGpu(clock=[1000])
     num_threads = threading.active_count()
