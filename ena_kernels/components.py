@@ -27,8 +27,11 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def impl_around(recurrence: str) -> str:
-    """Implementation of the scan and the convolution around a recurrence of this one."""
-    return "triton" if recurrence == "triton" else "eager"
+    """Implementation of the scan and the convolution around a recurrence of this one.
+
+    Both recurrences of Triton kernels, ours and fla's, refuse what ours around them refuse.
+    """
+    return "triton" if recurrence in ("triton", "fla") else "eager"
 
 
 class Linear(nn.Linear):
@@ -102,12 +105,8 @@ class ShortConvolution(nn.Conv1d):
         self.impl = impl
 
     def forward(self, qkv: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
-        """``[B, L, 3 C]``, and the three tokens before it, to q, k, v, each ``[B, L, C]``.
-
-        Triton's are views side by side, which its recurrence reads as they lie.
-        """
-        parts = short_conv(qkv, self.weight, past, impl=self.impl).chunk(3, dim=-1)
-        return parts if self.impl == "triton" else tuple(part.contiguous() for part in parts)
+        """``[B, L, 3 C]``, and the three tokens before it, to q, k, v, each ``[B, L, C]``."""
+        return short_conv(qkv, self.weight, past, impl=self.impl)
 
 
 class Recurrence(nn.Module):

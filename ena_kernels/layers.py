@@ -25,6 +25,7 @@ from ena_kernels.components import (
     SlidingTileCore,
     Tile,
     Untile,
+    impl_around,
 )
 from ena_kernels.delta_rule.api import delta_rule_step
 from ena_kernels.errors import ShapeError, UnsupportedError
@@ -57,7 +58,7 @@ class DeltaNet(nn.Module):
         scan: Order in which the canvas is read, a name of `ena_kernels.scans.catalog.SCANS`.
         scan_variant: ``"fixed"`` or ``"official"``.
         layer: 0-based place in the stack, which shifts and switch depend on.
-        impl: Implementation of `ena_kernels.delta_rule`.
+        impl: Implementation of `ena_kernels.delta_rule`; `impl_around` it are scan and convolution.
     Raises:
         ShapeError: `heads` does not divide `model_dim`, or the scan is unknown.
         UnsupportedError: the scan cannot read this canvas.
@@ -82,12 +83,12 @@ class DeltaNet(nn.Module):
             wrong, expected, try_ = refusal
             raise UnsupportedError(wrong, expected=expected, try_=try_)
         settings = {"scan": scan, "canvas": canvas, "variant": scan_variant}
-        settings |= {"layer": layer, "heads": heads}
+        settings |= {"layer": layer, "heads": heads, "impl": impl_around(impl)}
         self.order = ScanOrder(scan, num_tokens(canvas))
         self.split = ScanSplit(**settings)
         self.qkv = Projection(model_dim, 3 * model_dim)
         self.beta = Projection(model_dim, heads)
-        self.conv = ShortConvolution(model_dim)
+        self.conv = ShortConvolution(model_dim, impl_around(impl))
         self.recurrence = Recurrence(heads, impl)
         self.norm = HeadNorm(head_dim)
         self.out = Projection(model_dim, model_dim)

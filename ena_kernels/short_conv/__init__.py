@@ -11,20 +11,19 @@ IMPLS = ("eager", "triton")
 
 
 def short_conv(
-    x: Tensor, weight: Tensor, past: Tensor | None = None, *, impl: str = "eager"
-) -> Tensor:
-    """``silu(y)`` with ``y_t = sum_j weight_j x_{t-3+j}``, channel by channel.
+    qkv: Tensor, weight: Tensor, past: Tensor | None = None, *, impl: str = "eager"
+) -> tuple[Tensor, ...]:
+    """``silu(y)`` with ``y_t = sum_j weight_j x_{t-3+j}``, channel by channel, cut into q, k, v.
 
     Args:
-        x: ``[B, L, C]``, any floating dtype.
-        weight: ``[C, 1, 4]``; the last tap meets the token itself.
-        past: ``[B, 3, C]``, the inputs before `x`. Default: zeros.
+        qkv: ``[B, L, 3 C]``, any floating dtype: queries, keys and values side by side.
+        weight: ``[3 C, 1, 4]``; the last tap meets the token itself.
+        past: ``[B, 3, 3 C]``, the inputs before `qkv`. Default: zeros.
         impl: ``"eager"``, or ``"triton"``: one kernel each way that reads tokens as they lie.
     Returns:
-        ``[B, L, C]`` in ``x.dtype``; eager on CUDA gives a transposed view of ``[B, C, L]``,
-        Triton tokens one after another.
+        q, k and v, each ``[B, L, C]`` in ``qkv.dtype``, tokens one after another.
     Raises:
-        ShapeError: an unknown `impl`.
+        ShapeError: an unknown `impl`, or channels that are no multiple of 3.
         UnsupportedError: `impl` cannot run on this device or dtype.
     """
     if impl not in IMPLS:
@@ -33,15 +32,22 @@ def short_conv(
             expected=f"one of {', '.join(IMPLS)}",
             try_='impl="eager"',
         )
+    if qkv.shape[-1] % 3:
+        raise ShapeError(
+            f"{qkv.shape[-1]} channels cannot be cut into queries, keys and values",
+            expected="channels that are a multiple of 3",
+            try_="torch.cat([q, k, v], dim=-1)",
+        )
     if impl == "triton":
         from ena_kernels.short_conv import triton
 
-        return triton.forward(x, weight, past)
+        return triton.forward(qkv, weight, past)
     if past is None:
-        padded = F.pad(x.mT, (WIDTH - 1, 0)) if x.is_cuda else F.pad(x, (0, 0, WIDTH - 1, 0)).mT
+        pad = F.pad(qkv.mT, (WIDTH - 1, 0)) if qkv.is_cuda else F.pad(qkv, (0, 0, WIDTH - 1, 0)).mT
     else:
-        padded = torch.cat([past, x], dim=1).mT
-    return F.silu(by_convolution(padded, weight) if x.is_cuda else by_taps(padded, weight)).mT
+        pad = torch.cat([past, qkv], dim=1).mT
+    y = F.silu(by_convolution(pad, weight) if qkv.is_cuda else by_taps(pad, weight)).mT
+    return tuple(part.contiguous() for part in y.chunk(3, dim=-1))
 
 
 def by_convolution(padded: Tensor, weight: Tensor) -> Tensor:

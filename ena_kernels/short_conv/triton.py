@@ -7,6 +7,7 @@ A program walks a chunk of tokens of BLOCK_C channels and keeps the last inputs 
 
 Forward reads x and writes y once; backward reads x and dy and writes dx once, and a sum over the
 chunks' float32 shares gives the gradient of the weights: no atomics, so it repeats bit for bit.
+y is three tensors, q, k and v, and so is dy: nothing is cut apart or put together around it.
 """
 
 import torch
@@ -16,7 +17,8 @@ from torch import Tensor
 
 from ena_kernels.operands import dense, require_kernels
 
-# Legend: B batch, L tokens, C channels; width 4 is written out.
+# Legend: B batch, L tokens, C channels of x, W = C / 3 channels of q, of k and of v; width 4 is
+# written out.
 
 CHUNK = 32
 UNROLL = 4
@@ -27,30 +29,32 @@ NUM_WARPS = 1
 def short_conv_fwd_kernel(
     x_ptr,
     weight_ptr,
-    y_ptr,
+    q_ptr,
+    k_ptr,
+    v_ptr,
     x_batch,
     x_token,
     L,
-    C,
+    W,
     CHUNK: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One chunk of tokens of BLOCK_C channels."""
-    b, start, cols, mask = _place(L, C, CHUNK, BLOCK_C)
-    w0, w1, w2, w3 = _weights(weight_ptr, cols, mask)
-    x_ptr += b * x_batch + cols
-    y_ptr += b * L * C + cols
-    x0 = _token(x_ptr, start - 3, x_token, L, cols, C)
-    x1 = _token(x_ptr, start - 2, x_token, L, cols, C)
-    x2 = _token(x_ptr, start - 1, x_token, L, cols, C)
+    b, start, part, cols, mask = _place(L, W, CHUNK, BLOCK_C)
+    w0, w1, w2, w3 = _weights(weight_ptr + part * W * 4, cols, mask)
+    x_ptr += b * x_batch + part * W + cols
+    y_ptr = _chosen(part, q_ptr, k_ptr, v_ptr) + b * L * W + cols
+    x0 = _token(x_ptr, start - 3, x_token, L, cols, W)
+    x1 = _token(x_ptr, start - 2, x_token, L, cols, W)
+    x2 = _token(x_ptr, start - 1, x_token, L, cols, W)
     for step in range(0, CHUNK, UNROLL):
         for i in tl.static_range(UNROLL):
             t = start + step + i
-            x3 = _token(x_ptr, t, x_token, L, cols, C)
+            x3 = _token(x_ptr, t, x_token, L, cols, W)
             pre = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
             y = pre * tl.sigmoid(pre)
-            tl.store(y_ptr + t * C, y.to(y_ptr.dtype.element_ty), mask=_inside(t, L, cols, C))
+            tl.store(y_ptr + t * W, y.to(y_ptr.dtype.element_ty), mask=_inside(t, L, cols, W))
             x0 = x1
             x1 = x2
             x2 = x3
@@ -60,7 +64,9 @@ def short_conv_fwd_kernel(
 def short_conv_bwd_kernel(
     x_ptr,
     weight_ptr,
-    dy_ptr,
+    dq_ptr,
+    dk_ptr,
+    dv_ptr,
     dx_ptr,
     share_ptr,
     x_batch,
@@ -68,29 +74,30 @@ def short_conv_bwd_kernel(
     dy_batch,
     dy_token,
     L,
-    C,
+    W,
     CHUNK: tl.constexpr,
     UNROLL: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
     """One chunk backwards: dx, and the chunk's share ``[4, C]`` of the gradient of the weights."""
-    b, start, cols, mask = _place(L, C, CHUNK, BLOCK_C)
-    w0, w1, w2, w3 = _weights(weight_ptr, cols, mask)
-    x_ptr += b * x_batch + cols
-    dy_ptr += b * dy_batch + cols
-    dx_ptr += b * L * C + cols
+    b, start, part, cols, mask = _place(L, W, CHUNK, BLOCK_C)
+    w0, w1, w2, w3 = _weights(weight_ptr + part * W * 4, cols, mask)
+    C = 3 * W
+    x_ptr += b * x_batch + part * W + cols
+    dy_ptr = _chosen(part, dq_ptr, dk_ptr, dv_ptr) + b * dy_batch + cols
+    dx_ptr += b * L * C + part * W + cols
     end = start + CHUNK
-    x3 = _token(x_ptr, end + 2, x_token, L, cols, C)
-    x2 = _token(x_ptr, end + 1, x_token, L, cols, C)
-    x1 = _token(x_ptr, end, x_token, L, cols, C)
+    x3 = _token(x_ptr, end + 2, x_token, L, cols, W)
+    x2 = _token(x_ptr, end + 1, x_token, L, cols, W)
+    x1 = _token(x_ptr, end, x_token, L, cols, W)
     g1 = tl.zeros((BLOCK_C,), tl.float32)
     g2 = tl.zeros((BLOCK_C,), tl.float32)
     g3 = tl.zeros((BLOCK_C,), tl.float32)
     # tokens after the chunk belong to the next one; here they only reach back into dx
     for i in tl.static_range(3):
         t = end + 2 - i
-        x0 = _token(x_ptr, t - 3, x_token, L, cols, C)
-        dy = _token(dy_ptr, t, dy_token, L, cols, C)
+        x0 = _token(x_ptr, t - 3, x_token, L, cols, W)
+        dy = _token(dy_ptr, t, dy_token, L, cols, W)
         g3 = g2
         g2 = g1
         g1 = dy * _slope(w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3)
@@ -104,11 +111,11 @@ def short_conv_bwd_kernel(
     for step in range(0, CHUNK, UNROLL):
         for i in tl.static_range(UNROLL):
             t = end - 1 - step - i
-            x0 = _token(x_ptr, t - 3, x_token, L, cols, C)
-            dy = _token(dy_ptr, t, dy_token, L, cols, C)
+            x0 = _token(x_ptr, t - 3, x_token, L, cols, W)
+            dy = _token(dy_ptr, t, dy_token, L, cols, W)
             g0 = dy * _slope(w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3)
             dx = w3 * g0 + w2 * g1 + w1 * g2 + w0 * g3
-            tl.store(dx_ptr + t * C, dx.to(dx_ptr.dtype.element_ty), mask=_inside(t, L, cols, C))
+            tl.store(dx_ptr + t * C, dx.to(dx_ptr.dtype.element_ty), mask=_inside(t, L, cols, W))
             dw0 += g0 * x0
             dw1 += g0 * x1
             dw2 += g0 * x2
@@ -119,7 +126,7 @@ def short_conv_bwd_kernel(
             g3 = g2
             g2 = g1
             g1 = g0
-    share_ptr += (b * tl.cdiv(L, CHUNK) + start // CHUNK) * 4 * C + cols
+    share_ptr += (b * tl.cdiv(L, CHUNK) + start // CHUNK) * 4 * C + part * W + cols
     tl.store(share_ptr, dw0, mask=mask)
     tl.store(share_ptr + C, dw1, mask=mask)
     tl.store(share_ptr + 2 * C, dw2, mask=mask)
@@ -127,14 +134,21 @@ def short_conv_bwd_kernel(
 
 
 @triton.jit
-def _place(L, C, CHUNK: tl.constexpr, BLOCK_C: tl.constexpr):
-    """Sample, first token, channels [BLOCK_C] and their mask of this program."""
+def _place(L, W, CHUNK: tl.constexpr, BLOCK_C: tl.constexpr):
+    """Sample, first token, part, its channels [BLOCK_C] and their mask of this program."""
     program = tl.program_id(0).to(tl.int64)
-    num_c = tl.cdiv(C, BLOCK_C)
+    num_c = tl.cdiv(W, BLOCK_C)
     num_chunks = tl.cdiv(L, CHUNK)
     cols = (program % num_c) * BLOCK_C + tl.arange(0, BLOCK_C)
-    start = (program // num_c % num_chunks) * CHUNK
-    return program // (num_c * num_chunks), start, cols, cols < C
+    part = program // num_c % 3
+    start = (program // (3 * num_c) % num_chunks) * CHUNK
+    return program // (3 * num_c * num_chunks), start, part, cols, cols < W
+
+
+@triton.jit
+def _chosen(part, q_ptr, k_ptr, v_ptr):
+    """The pointer of part 0, 1 or 2."""
+    return tl.where(part == 0, q_ptr, tl.where(part == 1, k_ptr, v_ptr))
 
 
 @triton.jit
@@ -149,16 +163,16 @@ def _weights(weight_ptr, cols, mask):
 
 
 @triton.jit
-def _token(ptr, t, stride, L, cols, C):
+def _token(ptr, t, stride, L, cols, W):
     """Channels [BLOCK_C] of token t in float32, zeros before the first and after the last."""
-    return tl.load(ptr + t * stride, mask=_inside(t, L, cols, C), other=0.0).to(tl.float32)
+    return tl.load(ptr + t * stride, mask=_inside(t, L, cols, W), other=0.0).to(tl.float32)
 
 
 @triton.jit
-def _inside(t, L, cols, C):
+def _inside(t, L, cols, W):
     """Mask [BLOCK_C] of the channels of token t, none of a token that is not."""
     # the interpreter cannot combine the mask of a vector with a scalar condition
-    return cols < tl.where((t >= 0) & (t < L), C, 0)
+    return cols < tl.where((t >= 0) & (t < L), W, 0)
 
 
 @triton.jit
@@ -168,55 +182,62 @@ def _slope(pre):
     return gate * (1 + pre * (1 - gate))
 
 
-def forward(x: Tensor, weight: Tensor, past: Tensor | None = None) -> Tensor:
-    """``[B, L, C]`` of any strides of B and L to a contiguous ``[B, L, C]``; differentiable.
+def forward(x: Tensor, weight: Tensor, past: Tensor | None = None) -> tuple[Tensor, ...]:
+    """``[B, L, C]``, strided as it likes in B and L, to three ``[B, L, C / 3]``; differentiable.
 
     Raises:
         UnsupportedError: a device without Triton kernels, or float64.
     """
     if past is None:
         return torch.ops.ena_kernels.short_conv(x, weight)
-    return forward(torch.cat([past, x], dim=1), weight)[:, past.shape[1] :]
+    parts = forward(torch.cat([past, x], dim=1), weight)
+    return tuple(part[:, past.shape[1] :] for part in parts)
 
 
 def _forward_op(x, weight):
     require_kernels(x)
     x, weight = dense(x), weight.contiguous()
-    B, L, C = x.shape
-    y = x.new_empty(B, L, C)
-    if y.numel():
+    parts = _forward_fake(x, weight)
+    if x.numel():
         grid, blocks = _launch_shape(x)
-        arguments = (x, weight, y, x.stride(0), x.stride(1), L, C)
+        arguments = (x, weight, *parts, *x.stride()[:2], x.shape[1], x.shape[2] // 3)
         short_conv_fwd_kernel[grid](*arguments, **blocks)
-    return y
+    return parts
 
 
-def _backward_op(x, weight, dy):
+def _backward_op(x, weight, dq, dk, dv):
     require_kernels(x)
-    x, dy, flat = dense(x), dense(dy), weight.contiguous()
+    x, flat, *dy = dense(x), weight.contiguous(), *_alike(dq, dk, dv)
     B, L, C = x.shape
     dx = x.new_empty(B, L, C)
     if not dx.numel():
         return dx, torch.zeros_like(weight)
     share = x.new_empty(B * triton.cdiv(L, CHUNK), 4, C, dtype=torch.float32)
     grid, blocks = _launch_shape(x)
-    strides = (x.stride(0), x.stride(1), dy.stride(0), dy.stride(1))
-    short_conv_bwd_kernel[grid](x, flat, dy, dx, share, *strides, L, C, **blocks)
+    strides = (*x.stride()[:2], *dy[0].stride()[:2])
+    short_conv_bwd_kernel[grid](x, flat, *dy, dx, share, *strides, L, C // 3, **blocks)
     return dx, share.sum(0).T.to(weight.dtype).contiguous().view(weight.shape)
+
+
+def _alike(*grads: Tensor) -> tuple[Tensor, ...]:
+    """The gradients themselves where they share strides and their channels lie side by side."""
+    is_alike = len({grad.stride() for grad in grads}) == 1 and grads[0].stride(-1) == 1
+    return grads if is_alike else tuple(grad.contiguous() for grad in grads)
 
 
 def _launch_shape(x: Tensor) -> tuple[tuple[int], dict]:
     B, L, C = x.shape
-    BLOCK_C = min(triton.next_power_of_2(C), 512 // x.element_size())
+    BLOCK_C = min(triton.next_power_of_2(C // 3), 512 // x.element_size())
     blocks = {"CHUNK": CHUNK, "UNROLL": UNROLL, "BLOCK_C": BLOCK_C, "num_warps": NUM_WARPS}
-    return (B * triton.cdiv(L, CHUNK) * triton.cdiv(C, BLOCK_C),), blocks
+    return (B * triton.cdiv(L, CHUNK) * 3 * triton.cdiv(C // 3, BLOCK_C),), blocks
 
 
 def _forward_fake(x, weight):
-    return x.new_empty(x.shape)
+    B, L, C = x.shape
+    return tuple(x.new_empty(B, L, C // 3) for _ in range(3))
 
 
-def _backward_fake(x, weight, dy):
+def _backward_fake(x, weight, dq, dk, dv):
     return x.new_empty(x.shape), weight.new_empty(weight.shape)
 
 
@@ -224,15 +245,20 @@ def _keep_inputs(ctx, inputs, output):
     ctx.save_for_backward(*inputs)
 
 
-def _backward(ctx, grad):
-    return torch.ops.ena_kernels.short_conv_backward(*ctx.saved_tensors, grad)
+def _backward(ctx, *grads):
+    return torch.ops.ena_kernels.short_conv_backward(*ctx.saved_tensors, *grads)
 
 
 _OPERATORS = (
-    ("short_conv", "(Tensor x, Tensor weight) -> Tensor", _forward_op, _forward_fake),
+    (
+        "short_conv",
+        "(Tensor x, Tensor weight) -> (Tensor, Tensor, Tensor)",
+        _forward_op,
+        _forward_fake,
+    ),
     (
         "short_conv_backward",
-        "(Tensor x, Tensor weight, Tensor dy) -> (Tensor, Tensor)",
+        "(Tensor x, Tensor weight, Tensor dq, Tensor dk, Tensor dv) -> (Tensor, Tensor)",
         _backward_op,
         _backward_fake,
     ),

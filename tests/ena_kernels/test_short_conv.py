@@ -5,9 +5,10 @@ import math
 import pytest
 import torch
 
+from ena_kernels.errors import ShapeError
 from ena_kernels.short_conv import by_convolution, by_taps, short_conv
 
-B, L, C = 2, 7, 5
+B, L, C = 2, 7, 15
 
 
 @pytest.fixture
@@ -19,7 +20,9 @@ def x_and_weight():
 
 def test_it_weighs_the_last_four_tokens_of_each_channel(x_and_weight):
     x, weight = x_and_weight
-    y = short_conv(x, weight)
+    parts = short_conv(x, weight)
+    assert {(tuple(part.shape), part.is_contiguous()) for part in parts} == {((B, L, C // 3), True)}
+    y = torch.cat(parts, dim=-1)
     for b in range(B):
         for t in range(L):
             for c in range(C):
@@ -49,5 +52,11 @@ def test_a_sequence_can_be_convolved_in_two_pieces(x_and_weight, cut):
     x, weight = x_and_weight
     zeros = torch.zeros(B, 3, C, dtype=torch.float64)
     past = torch.cat([zeros, x[:, :cut]], dim=1)[:, -3:]
-    pieces = [short_conv(x[:, :cut], weight), short_conv(x[:, cut:], weight, past)]
-    torch.testing.assert_close(torch.cat(pieces, dim=1), short_conv(x, weight))
+    first, second = short_conv(x[:, :cut], weight), short_conv(x[:, cut:], weight, past)
+    for *pieces, whole in zip(first, second, short_conv(x, weight), strict=True):
+        torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
+
+
+def test_channels_that_are_not_three_of_a_kind_are_refused():
+    with pytest.raises(ShapeError, match=r"10 channels cannot be cut.*\nExpected: .*\nTry: "):
+        short_conv(torch.ones(B, L, 10), torch.ones(10, 1, 4))
