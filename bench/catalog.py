@@ -87,8 +87,9 @@ def head_dim_power_of_two(case: Case) -> str | None:
 class _Part:
     """An implementation of one operator; layers and models combine them.
 
-    `cpu` and `cuda` are patterns that a profile of it must match, `rank` its place in the order
-    of preference; see `bench.contenders.Contender` for the rest.
+    `cpu` and `cuda` are patterns that a profile of it must match, `around` those of what runs with
+    it on CUDA in a layer, `rank` its place in the order of preference; see
+    `bench.contenders.Contender` for the rest.
     """
 
     impl: str
@@ -99,6 +100,7 @@ class _Part:
     rules: tuple[Rule, ...] = ()
     cpu: tuple[str, ...] = ()
     cuda: tuple[str, ...] = ()
+    around: tuple[str, ...] = ()
     rank: tuple[tuple[str, int], ...] = ()
 
 
@@ -171,6 +173,7 @@ _SLIDING_TILE = (
         rank=(("cuda", 3),),
     ),
 )
+_TRITON_CONVOLUTION = (r"short_conv_(fwd|bwd)_kernel",)
 _DELTA_RULE = (
     _Part(impl="reference"),
     _Part(impl="eager", rank=(("cpu", 1), ("cuda", 2))),
@@ -181,6 +184,7 @@ _DELTA_RULE = (
         dtypes=HALF,
         rules=(head_dim_at_most(256),),
         cuda=(r"delta_rule|wy_repr|w_u_",),
+        around=_TRITON_CONVOLUTION,
         rank=(("cuda", 1),),
     ),
 )
@@ -219,16 +223,17 @@ def _operators() -> Iterator[Contender]:
 def _stacks(level: str) -> Iterator[Contender]:
     for part in _ATTENTION:
         yield _contender(level, "transformer", (part,), axes=())
-    for part in _DELTA_RULE:
+    recurrences = [replace(part, cuda=part.cuda + part.around) for part in _DELTA_RULE]
+    for part in recurrences:
         yield _contender(level, "linear", (part,), axes=("scan",))
     tiled, dense = (
         ("sparsity", "tile", "scan", "interleave", "permute"),
         ("sparsity", "scan", "interleave"),
     )
-    for attend, recur in product(_SLIDING_TILE, _DELTA_RULE):
+    for attend, recur in product(_SLIDING_TILE, recurrences):
         if ("reference" in (attend.impl, recur.impl)) == (attend.impl == recur.impl == "reference"):
             yield _contender(level, "ena", (attend, recur), axes=tiled)
-    for attend, recur in product(_ATTENTION, _DELTA_RULE):
+    for attend, recur in product(_ATTENTION, recurrences):
         if attend.impl in _DENSE_ONLY and recur.impl != "reference":
             yield _contender(level, "ena", (attend, recur), axes=dense)
 
