@@ -14,7 +14,7 @@ import pandas as pd
 
 from bench.row import STATUSES, Row
 from bench.stats import median, median_interval, quantile
-from reports import series, speedup
+from reports import run_labels, series, speedup
 
 Record = dict[str, Any]
 
@@ -26,21 +26,15 @@ TIDY_COLUMNS = (
     "num_rounds_ok",
     "spread_fraction",
     "setting",
+    "run_label",
     "series",
     "is_squarest",
     *speedup.COLUMNS,
 )
-SETTING = (
-    "device_name",
-    "device_id",
-    "device",
-    "dtype",
-    "batch",
-    "heads",
-    "head_dim",
-    "depth",
-)
-"""What is held fixed within a figure; sequence length, canvas and series vary."""
+FIGURE = ("device", "dtype", "batch", "heads", "head_dim", "depth")
+"""What is held fixed within a figure; machine, sequence length, canvas and series vary."""
+SETTING = ("device_name", "device_id", *FIGURE)
+"""What is held fixed where latencies are compared."""
 
 _INTEGERS = {f.name for f in fields(Row) if str(f.type).startswith("int")} | {
     "num_samples",
@@ -63,7 +57,17 @@ _MEMORY = (
     "reserved_mib",
     "process_mib",
 )
-RAW_LISTS = ("samples_ms", "outliers", "wall_samples_ms", "kernels")
+_WORST = ("error_forward", "error_gradient", "error_budget_used", "exposed_fraction")
+_RANGES = ("sm_clock_mhz", "power_w", "temperature_c")
+RAW_LISTS = (
+    "samples_ms",
+    "outliers",
+    "wall_samples_ms",
+    "kernels",
+    "readings_s",
+    "sm_clock_readings_mhz",
+    "power_readings_w",
+)
 """Columns that stay behind when rows become cases."""
 _NEVER_SHOWN_AS_OK = ("incorrect", "fallback")
 
@@ -81,6 +85,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     cases = combine_rounds(records(rows))
     for case in cases:
         case["setting"] = setting_text(case)
+    run_labels.attach(cases)
     series.name_all(cases)
     _mark_squarest(cases)
     speedup.attach(cases, held_fixed=SETTING)
@@ -103,8 +108,9 @@ def combine_rounds(rows: Sequence[Record]) -> list[Record]:
 
     Samples of all successful rounds are pooled; the latency is their median. Its interval is
     widened to contain the median of every round, because rounds differ by more than samples do.
-    Memory is the largest of the rounds. A case is `incorrect` or `fallback` if any round was; any
-    other failure beside a success becomes a warning; without a success the last failure stands.
+    Memory and errors are the largest of the rounds. A case is `incorrect` or `fallback` if any
+    round was; any other failure beside a success becomes a warning; without a success the last
+    failure stands.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for index, row in enumerate(rows):
@@ -146,10 +152,10 @@ def setting_text(case: Mapping[str, Any]) -> str:
 
 
 def figure_groups(frame: pd.DataFrame) -> list[tuple[str, str, pd.DataFrame]]:
-    """(level, mode, cases) for each level, mode and setting, in the order of the frame."""
+    """(level, mode, cases) for each level, mode and shape, in the order of the frame."""
     if frame.empty:
         return []
-    columns = ["level", "mode", *SETTING]
+    columns = ["level", "mode", *FIGURE]
     groups = frame.groupby(columns, sort=False, dropna=False)
     return [(str(key[0]), str(key[1]), part) for key, part in groups]
 
@@ -186,7 +192,7 @@ def _combined(rounds: list[Record]) -> Record:
         "spread_fraction": None,
     }
     if barred or not good:
-        return base | dict.fromkeys((*_LATENCY, *_RATES, *RAW_LISTS))
+        return base | dict.fromkeys((*_LATENCY, *_RATES, *RAW_LISTS, "component_ms"))
     if len(good) > 1:
         _pool(base, good)
     base["spread_fraction"] = _spread(base)
@@ -211,7 +217,7 @@ def _pool(base: Record, good: list[Record]) -> None:
     medians = [r["latency_ms"] for r in good]
     middle = median(samples) if samples else median(medians)
     lo, hi = median_interval(samples or medians)
-    lows, highs = ([r[n] for r in good if r[n] is not None] for n in _LATENCY[1:3])
+    lows, highs = (_known(good, n) for n in _LATENCY[1:3])
     base |= {
         "latency_ms": middle,
         "latency_ms_lo": min([lo, *medians, *([] if samples else lows)]),
@@ -222,8 +228,22 @@ def _pool(base: Record, good: list[Record]) -> None:
     for name in _RATES:
         work = [r[name] * r["latency_ms"] for r in good if r[name] is not None]
         base[name] = work[0] / middle if work else None
-    for name in _MEMORY:
-        base[name] = max((r[name] for r in good if r[name] is not None), default=None)
+    for name in (*_MEMORY, *_WORST):
+        base[name] = max(_known(good, name), default=None)
+    if base["error_gradient"] is not None:
+        worst = next(r for r in good if r["error_gradient"] == base["error_gradient"])
+        base["worst_gradient"] = worst["worst_gradient"]
+    for name in _RANGES:
+        base[f"{name}_min"] = min(_known(good, f"{name}_min"), default=None)
+        base[name] = median(known) if (known := _known(good, name)) else None
+        base[f"{name}_max"] = max(_known(good, f"{name}_max"), default=None)
+    throttled = _known(good, "throttle_reasons")
+    reasons = unique(why for own in throttled for why in own)
+    base["throttle_reasons"] = reasons if throttled else None
+
+
+def _known(rounds: list[Record], name: str) -> list[Any]:
+    return [r[name] for r in rounds if r[name] is not None]
 
 
 def _spread(case: Record) -> float | None:

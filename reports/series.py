@@ -38,7 +38,10 @@ _TIE_BREAKERS: tuple[tuple[str, Callable[[Any], str]], ...] = (
 
 
 def label(case: Mapping[str, Any]) -> str:
-    """`ENA 70% (flex+fla)`, `Linear cross, official (fla)`: everything that is not a default."""
+    """`ENA 70% (flex+fla)`, `Linear cross, official (fla)`: everything that is not a default.
+
+    Of several runs each name ends in what tells its run apart: `Transformer (sdpa_cudnn), H200`.
+    """
     contender = str(case["contender"])
     words = [NAMES.get(contender, contender), _sparsity(case), _scan(case, contender)]
     head = " ".join(w for w in words if w)
@@ -48,7 +51,8 @@ def label(case: Mapping[str, Any]) -> str:
         case["interleave"] if case["interleave"] not in (None, "linear-first") else "",
         f"permuting {case['permute']}" if case["permute"] not in (None, "io") else "",
     ]
-    return f"{', '.join([head, *filter(None, extras)])} ({case['impl']})"
+    name = f"{', '.join([head, *filter(None, extras)])} ({case['impl']})"
+    return f"{name}, {case['run_label']}" if case.get("run_label") else name
 
 
 def name_all(cases: list[Record]) -> None:
@@ -59,7 +63,7 @@ def name_all(cases: list[Record]) -> None:
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for case in cases:
         case["series"] = label(case)
-        key = (case["level"], case["mode"], case["setting"], case["device_id"], case["series"])
+        key = (case["level"], case["mode"], case["setting"], case["series"])
         groups.setdefault(key, []).append(case)
     for group in groups.values():
         for column, describe in _TIE_BREAKERS:

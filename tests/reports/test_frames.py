@@ -128,11 +128,64 @@ def test_a_figure_holds_level_mode_and_setting_fixed(row):
     rows = [row(), row(mode="fwdbwd"), row(heads=3), row(device_id="cd34"), row(canvas="4096")]
     groups = frames.figure_groups(frames.tidy(pd.DataFrame(rows)))
     assert [(level, mode, len(part)) for level, mode, part in groups] == [
-        ("layer", "fwd", 1),
-        ("layer", "fwd", 2),
+        ("layer", "fwd", 3),
         ("layer", "fwd", 1),
         ("layer", "fwdbwd", 1),
     ]
+
+
+def test_runs_that_measured_the_same_share_a_figure_under_names_of_their_own(row):
+    gpus = [
+        {"device_name": "NVIDIA H200", "device_id": "cd34", "run_id": "new", "latency_ms": 1.0},
+        {"run_id": "old", "latency_ms": 3.0},
+    ]
+    ena = {"contender": "ena", "impl": "triton", "sparsity_target": 0.7}
+    rows = [row(**gpu) for gpu in gpus] + [row(**gpu | ena) for gpu in gpus]
+    ((_, _, part),) = frames.figure_groups(frames.tidy(pd.DataFrame(rows)))
+    assert sorted(part["series"]) == [
+        "ENA 70% (triton), H100",
+        "ENA 70% (triton), H200",
+        "Transformer (sdpa_cudnn), H100",
+        "Transformer (sdpa_cudnn), H200",
+    ]
+    anchors = dict(zip(part["series"], part["anchor"], strict=True))
+    assert anchors["ENA 70% (triton), H100"] == "Transformer (sdpa_cudnn), H100"
+    assert anchors["ENA 70% (triton), H200"] == "Transformer (sdpa_cudnn), H200"
+
+
+def test_of_several_rounds_the_worst_errors_and_the_whole_range_of_the_clock_are_shown(row):
+    first = row(
+        error_forward=0.1,
+        error_gradient=0.2,
+        worst_gradient="q",
+        error_budget_used=0.3,
+        sm_clock_mhz_min=1500.0,
+        sm_clock_mhz=1600.0,
+        sm_clock_mhz_max=1700.0,
+        throttle_reasons=[],
+    )
+    second = row(
+        round=1,
+        error_forward=0.05,
+        error_gradient=0.7,
+        worst_gradient="k",
+        error_budget_used=0.9,
+        sm_clock_mhz_min=1400.0,
+        sm_clock_mhz=1500.0,
+        sm_clock_mhz_max=1690.0,
+        throttle_reasons=["sw_power_cap"],
+    )
+    (case,) = _tidy([first, second])
+    assert (case["error_forward"], case["error_gradient"], case["error_budget_used"]) == (
+        0.1,
+        0.7,
+        0.9,
+    )
+    assert case["worst_gradient"] == "k"
+    clock = [case[f"sm_clock_mhz{end}"] for end in ("_min", "", "_max")]
+    assert clock == [1400.0, 1550.0, 1700.0]
+    assert case["throttle_reasons"] == ["sw_power_cap"]
+    assert case["power_w"] is None
 
 
 def test_raw_lists_stay_with_the_rows(row):
