@@ -128,8 +128,8 @@ def test_a_figure_holds_level_mode_and_setting_fixed(row):
     rows = [row(), row(mode="fwdbwd"), row(heads=3), row(device_id="cd34"), row(canvas="4096")]
     groups = frames.figure_groups(frames.tidy(pd.DataFrame(rows)))
     assert [(level, mode, len(part)) for level, mode, part in groups] == [
-        ("layer", "fwd", 3),
         ("layer", "fwd", 1),
+        ("layer", "fwd", 3),
         ("layer", "fwdbwd", 1),
     ]
 
