@@ -12,6 +12,7 @@ from torch import Tensor
 
 from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.scans.catalog import VARIANTS, check_scan_name, scan_passes, scan_refusal
+from ena_kernels.scans.moves import MOVES, move, move_back
 from ena_kernels.scans.orders import Shape, Table, cross_table, multi_head_table, sample_table
 from ena_kernels.scans.permute import collect, spread
 
@@ -141,48 +142,21 @@ def _merge_by_kernels(y: Tensor, variant: str, settings: dict) -> Tensor:
 
 
 def _move(x: Tensor, scan: str, canvas: Shape, layer: int, heads: int, order: Tensor | None):
-    match scan:
-        case "uni":
-            return x
-        case "flip":
-            return x.flip(1)
-        case "1d-shift":
-            return x.roll(layer, dims=1)
-        case "2d-shift":
-            return _roll_canvas(x, canvas, math.isqrt(layer))
-        case "switch":
-            return x.flip(1) if layer % 2 == 0 else _transpose(x, canvas)
-        case "learnable":
-            return torch.matmul(order.to(x.dtype), x)
+    if scan in MOVES:
+        return move(x, scan, canvas, layer)
+    if scan == "learnable":
+        return torch.matmul(order.to(x.dtype), x)
     table = _table(scan, canvas, heads, order, x.device)
     return spread(_rows(x, scan, heads, passes=1), table).view(-1, *x.shape[1:])
 
 
 def _move_back(y: Tensor, scan: str, canvas: Shape, layer: int, heads: int, order: Tensor | None):
-    match scan:
-        case "uni":
-            return y
-        case "flip":
-            return y.flip(1)
-        case "1d-shift":
-            return y.roll(-layer, dims=1)
-        case "2d-shift":
-            return _roll_canvas(y, canvas, -math.isqrt(layer))
-        case "switch":
-            return y.flip(1) if layer % 2 == 0 else _transpose(y, canvas[::-1])
-        case "learnable":
-            return torch.matmul(order.to(y.dtype).mT, y)
+    if scan in MOVES:
+        return move_back(y, scan, canvas, layer)
+    if scan == "learnable":
+        return torch.matmul(order.to(y.dtype).mT, y)
     table = _table(scan, canvas, heads, order, y.device)
     return collect(_rows(y, scan, heads, scan_passes(scan)), table).view(-1, *y.shape[1:])
-
-
-def _roll_canvas(x: Tensor, canvas: Shape, step: int) -> Tensor:
-    return x.unflatten(1, canvas).roll((step, step), dims=(1, 2)).flatten(1, 2)
-
-
-def _transpose(x: Tensor, canvas: Shape) -> Tensor:
-    """Column-major order of a (y, x) canvas; the same of the (x, y) canvas undoes it."""
-    return x.unflatten(1, canvas).transpose(1, 2).flatten(1, 2)
 
 
 def _rows(x: Tensor, scan: str, heads: int, passes: int) -> Tensor:

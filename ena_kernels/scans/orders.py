@@ -8,6 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ena_kernels.scans.moves import move_back
+
 Shape = tuple[int, ...]
 
 
@@ -66,12 +68,15 @@ def position_table(
     Rows are tokens, for mh2d and mh3d the `heads` channel slices of tokens.
     """
     with torch.inference_mode(False):
+        raster = torch.arange(math.prod(canvas), device=device)[None]
         if scan == "cross":
             positions = torch.stack([order.argsort() for order in _cross_orders(canvas, device)])
         elif scan in ("mh2d", "mh3d"):
             positions = multi_head_table(scan, canvas, heads, device).scatter
+        elif scan == "bi":
+            positions = torch.cat([raster, raster.flip(1)])
         else:
-            positions = _token_orders(scan, canvas, layer, device).argsort(1)
+            positions = move_back(raster, scan, canvas, layer)
         return positions.to(torch.int32).contiguous()
 
 
@@ -126,22 +131,6 @@ def _cross_orders(canvas: Shape, device: torch.device) -> Tensor:
     axes = tuple(range(len(canvas)))
     raster, transposed = (axis_order(canvas, a, device) for a in (axes, axes[::-1]))
     return torch.stack([raster, transposed, raster.flip(0), transposed.flip(0)])
-
-
-def _token_orders(scan: str, canvas: Shape, layer: int, device: torch.device) -> Tensor:
-    """Which token stands at each position, ``[p, L]``, for the scans that move whole tokens."""
-    raster = torch.arange(math.prod(canvas), device=device)
-    if scan == "bi":
-        return torch.stack([raster, raster.flip(0)])
-    if scan == "1d-shift":
-        order = raster.roll(layer)
-    elif scan == "2d-shift":
-        order = raster.view(canvas).roll((math.isqrt(layer),) * 2, dims=(0, 1)).flatten()
-    elif scan == "switch" and layer % 2:
-        order = raster.view(canvas).T.flatten()
-    else:
-        order = raster.flip(0)
-    return order[None]
 
 
 def _head_order(scan: str, canvas: Shape, heads: int, head: int, device: torch.device) -> Tensor:
