@@ -111,6 +111,14 @@ _FLEX = _Part(
     rules=(head_dim_power_of_two,),
     cuda=(r"flex_attention",),
 )
+_FLEX_FLASH = replace(
+    _FLEX,
+    impl="flex_flash",
+    needs=("flash_attn.cute",),
+    dtypes=HALF,
+    rules=(head_dim_power_of_two, head_dim_at_most(128), needs_hopper),
+    cuda=(r"(?i)flash",),
+)
 _ATTENTION = (
     _Part(impl="reference"),
     _Part(impl="eager", rank=(("cpu", 2), ("cuda", 6))),
@@ -148,6 +156,7 @@ _ATTENTION = (
         rank=(("cpu", 1), ("cuda", 4)),
     ),
     replace(_FLEX, rank=(("cuda", 5),)),
+    _FLEX_FLASH,
     _Part(impl="sdpa_math", cpu=(r"attention_math|softmax",), cuda=(r"(?i)softmax",)),
 )
 _SLIDING_TILE = (
@@ -163,6 +172,7 @@ _SLIDING_TILE = (
         rank=(("cuda", 1),),
     ),
     replace(_FLEX, rank=(("cuda", 2),)),
+    _FLEX_FLASH,
     _Part(
         impl="natten",
         needs=("natten",),

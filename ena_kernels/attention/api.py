@@ -9,7 +9,7 @@ from ena_kernels.attention.checks import check_qkv, implementation
 #   it cannot run here.
 IMPLS = (
     *("reference", "eager", "sdpa_flash", "sdpa_cudnn", "sdpa_math", "flex"),
-    *("flash_attn", "flash_attn_4"),
+    *("flex_flash", "flash_attn", "flash_attn_4"),
 )
 
 
@@ -24,8 +24,8 @@ def attention(
         scale: Score multiplier. Default: ``D ** -0.5``.
         impl: "reference" (the specification), "eager" (plain PyTorch, any device), "sdpa_flash",
             "sdpa_cudnn", "sdpa_math" (scaled_dot_product_attention, forced to that kernel), "flex"
-            (FlexAttention), "flash_attn" (flash-attn 2), "flash_attn_4" (flash-attn-4, on Hopper
-            and newer).
+            (FlexAttention), "flex_flash" (the same on the kernels of flash-attn-4), "flash_attn"
+            (flash-attn 2), "flash_attn_4" (flash-attn-4, on Hopper and newer).
 
     Returns:
         ``[B, H, L, D]`` in the dtype of `q`; softmax in float32 or wider.

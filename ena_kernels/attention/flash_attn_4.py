@@ -7,6 +7,8 @@ from ena_kernels.attention.checks import require_cuda
 from ena_kernels.attention.flash_attn import run
 from ena_kernels.errors import UnsupportedError
 
+MODULE, PACKAGE = "flash_attn.cute", "flash-attn-4"
+
 
 def forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
     """``[B, H, L, D]``; the first call for a head dim and dtype compiles.
@@ -14,12 +16,16 @@ def forward(q: Tensor, k: Tensor, v: Tensor, *, scale: float) -> Tensor:
     Raises:
         UnsupportedError: a device older than Hopper, and as `flash_attn.run`.
     """
-    require_cuda(q, impl="flash_attn_4")
+    require_hopper(q, impl="flash_attn_4")
+    return run(q, k, v, scale=scale, impl="flash_attn_4", module=MODULE, install=PACKAGE)
+
+
+def require_hopper(q: Tensor, *, impl: str) -> None:
+    """Raise UnsupportedError for tensors that are not on a CUDA device of Hopper or newer."""
+    require_cuda(q, impl=impl)
     if torch.cuda.get_device_capability(q.device) < (9, 0):
         raise UnsupportedError(
-            f"impl 'flash_attn_4' has no kernel for {torch.cuda.get_device_name(q.device)}",
+            f"impl {impl!r} has no kernel for {torch.cuda.get_device_name(q.device)}",
             expected="a GPU of compute capability 9.0 or newer",
             try_="impl='flash_attn'",
         )
-    names = {"impl": "flash_attn_4", "module": "flash_attn.cute", "install": "flash-attn-4"}
-    return run(q, k, v, scale=scale, **names)

@@ -18,7 +18,7 @@ from ena_kernels.sliding_tile.tiling import whole_tiles
 #   forward(q, k, v, *, canvas, window, tile, scale, order) -> Tensor: arguments are validated, the
 #   order is one of ORDERS; raises UnsupportedError for what it cannot run here. Text are the tokens
 #   beyond the canvas; return_lse=True is passed if asked for, and then out and lse are returned.
-IMPLS = ("reference", "eager", "triton", "flex", "natten")
+IMPLS = ("reference", "eager", "triton", "flex", "flex_flash", "natten")
 ORDERS = ("raster", "tiled")
 PADS = ("error", "zero")
 _MODULES: dict[str, ModuleType] = {}
@@ -55,8 +55,8 @@ def sliding_tile(
             out on the next larger canvas, whose additional tokens nobody sees.
         return_lse: Also return the log-sum-exp of each query's scores.
         impl: "reference" (the specification), "eager" (plain PyTorch, any device), "triton" (our
-            kernels; reads both orders in place), "flex" (FlexAttention), "natten" (odd windows in
-            tiles only). Text, padding and the log-sum-exp: "reference" and "triton".
+            kernels; reads both orders in place), "flex" (FlexAttention), "flex_flash" (the same on
+            the kernels of flash-attn-4), "natten" (odd windows in tiles only). Text, padding and the log-sum-exp: "reference" and "triton".
 
     Returns:
         ``[B, H, L, D]`` in the dtype of `q`; softmax and accumulation in float32 or wider. With

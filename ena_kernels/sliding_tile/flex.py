@@ -38,12 +38,12 @@ def forward(
         UnsupportedError: as `ena_kernels.attention.flex.run`.
     """
     assert order == "tiled"
-    block_mask = _block_mask(canvas, tile, window, q.device)
+    block_mask = block_mask_of(canvas, tile, window, q.device)
     return run(q, k, v, scale=scale, block_mask=block_mask)
 
 
 @lru_cache(maxsize=32)
-def _block_mask(canvas: Shape, tile: Shape, window: Shape, device: torch.device) -> BlockMask:
+def block_mask_of(canvas: Shape, tile: Shape, window: Shape, device: torch.device) -> BlockMask:
     """Lists of mixed and of full key blocks for every query block, ascending, on the device."""
     some, every = (torch.from_numpy(x).to(device) for x in _seen_blocks(canvas, tile, window))
     mixed = some & ~every

@@ -4,13 +4,13 @@ import itertools
 import math
 import sys
 import warnings
-from types import ModuleType
+from types import ModuleType, SimpleNamespace
 
 import pytest
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from ena_kernels.attention import checks, eager, flash_attn, flash_attn_4, flex, sdpa
+from ena_kernels.attention import checks, eager, flash_attn, flash_attn_4, flex, flex_flash, sdpa
 from ena_kernels.attention.api import IMPLS, attention
 from ena_kernels.attention.reference import reference_rows
 from ena_kernels.errors import ShapeError, UnsupportedError
@@ -303,6 +303,74 @@ def test_flash_attn_4_refuses_a_gpu_older_than_hopper(flash_attn_on_cpu):
     assert "impl='flash_attn'" in str(caught.value)
 
 
+@pytest.fixture
+def flex_flash_on_cpu(monkeypatch, flash_attn_on_cpu):
+    """A Hopper GPU and flash-attn-4 pretended; what FlexAttention is asked for, in a list."""
+    flash_attn_on_cpu(flash_attn=never, cute=never)
+    for module in (flex, flex_flash):
+        monkeypatch.setattr(module, "DTYPES", (torch.float64,))
+    monkeypatch.setattr(flex.shutil, "which", lambda name: name)
+    asked = []
+
+    def compiled(q, k, v, *, scale, **options):
+        asked.append(options)
+        return query_by_query(q, k, v, scale)
+
+    monkeypatch.setattr(flex, "_compiled", lambda: compiled)
+    return asked
+
+
+def test_flex_flash_asks_flex_attention_for_the_kernels_of_flash_attn_4(flex_flash_on_cpu):
+    tensors = [x.detach() for x in inputs(4, 2, head_dim=24)]
+    actual = attention(*tensors, scale=0.3, impl="flex_flash")
+    torch.testing.assert_close(actual, query_by_query(*tensors, 0.3), **EXACT)
+    assert flex_flash_on_cpu == [{"block_mask": None, "enable_gqa": True, "backend": "FLASH"}]
+
+
+@pytest.mark.parametrize("head_dim", [8, 20, 136])
+def test_flex_flash_refuses_head_dims_without_a_kernel(flex_flash_on_cpu, head_dim):
+    with pytest.raises(
+        UnsupportedError, match=f"'flex_flash' has no kernel for head dim {head_dim}"
+    ):
+        attention(*inputs(2, 2, head_dim=head_dim), impl="flex_flash")
+    assert flex_flash_on_cpu == []
+
+
+def test_flex_flash_refuses_float32(flash_attn_on_cpu):
+    flash_attn_on_cpu(cute=never)
+    with pytest.raises(UnsupportedError, match=r"'flex_flash' has no kernel for torch.float32"):
+        attention(*inputs(2, 2, torch.float32), impl="flex_flash")
+
+
+def test_flex_flash_refuses_a_gpu_older_than_hopper(flash_attn_on_cpu):
+    flash_attn_on_cpu((8, 9), cute=never)
+    with pytest.raises(UnsupportedError, match="'flex_flash' has no kernel for NVIDIA A100"):
+        attention(*inputs(2, 2), impl="flex_flash")
+
+
+def test_flex_flash_without_flash_attn_4_says_how_to_install_it(monkeypatch, flash_attn_on_cpu):
+    flash_attn_on_cpu()
+    monkeypatch.setattr(flex_flash, "DTYPES", (torch.float64,))
+    with pytest.raises(UnsupportedError, match="needs the library flash_attn.cute,") as caught:
+        attention(*inputs(2, 2, head_dim=16), impl="flex_flash")
+    assert str(caught.value).endswith("Try: pip install flash-attn-4")
+
+
+def test_a_backend_of_flex_attention_is_asked_for_on_cuda_only(monkeypatch):
+    seen = []
+    monkeypatch.setattr(
+        torch, "compile", lambda function, **_: lambda q, k, v, **options: seen.append(options)
+    )
+    compiled = flex._Compiled()
+    on_cpu = torch.zeros(1, 2, 33, 16)
+    on_cuda = SimpleNamespace(is_cuda=True, stride=lambda: (), shape=(), dtype=None, device="cuda")
+    on_cuda.requires_grad = False
+    for x in (on_cpu, on_cuda):
+        compiled(x, x, x, block_mask=None, scale=1.0, enable_gqa=False, backend="FLASH")
+    assert "kernel_options" not in seen[0]
+    assert seen[1]["kernel_options"] == {"BACKEND": "FLASH"}
+
+
 @pytest.mark.parametrize("failure", ["ImportError", "OSError", "AttributeError", "RuntimeError"])
 def test_a_library_that_breaks_on_import_says_how(monkeypatch, tmp_path, failure):
     (tmp_path / "broken_library.py").write_text(f"raise {failure}('undefined symbol\\nmore')\n")
@@ -331,7 +399,7 @@ def test_flash_attn_refuses_float32(monkeypatch):
     assert "one of torch.float16, torch.bfloat16" in str(caught.value)
 
 
-@pytest.mark.parametrize("impl", ["flash_attn", "flash_attn_4", "sdpa_cudnn"])
+@pytest.mark.parametrize("impl", ["flash_attn", "flash_attn_4", "flex_flash", "sdpa_cudnn"])
 def test_impls_for_cuda_refuse_tensors_on_the_cpu(impl):
     with pytest.raises(UnsupportedError, match=f"impl '{impl}' has no kernel for cpu tensors"):
         attention(*inputs(2, 2, torch.float16), impl=impl)

@@ -11,7 +11,7 @@ import torch
 from ena_kernels.attention import checks
 from ena_kernels.canvas import attended_fraction, tiled_order, visible_tiles
 from ena_kernels.errors import ShapeError, UnsupportedError
-from ena_kernels.sliding_tile import eager, flex, natten
+from ena_kernels.sliding_tile import eager, flex, flex_flash, natten
 from ena_kernels.sliding_tile.api import IMPLS, sliding_tile
 from ena_kernels.sliding_tile.reference import reference_rows
 from ena_kernels.sliding_tile.tiling import tile, untile
@@ -344,7 +344,7 @@ BLOCK_GEOMETRIES = [
 @pytest.mark.parametrize(("canvas", "tile_", "window", "is_mixed"), BLOCK_GEOMETRIES)
 def test_flex_blocks_and_mask_together_are_the_mask_token_by_token(canvas, tile_, window, is_mixed):
     seq_len = math.prod(canvas)
-    block_mask = flex._block_mask(canvas, tile_, window, torch.device("cpu"))
+    block_mask = flex.block_mask_of(canvas, tile_, window, torch.device("cpu"))
     positions = torch.arange(seq_len)
     zero = torch.zeros((), dtype=torch.int64)
     by_rule = block_mask.mask_mod(zero, zero, positions[:, None], positions[None, :])
@@ -376,7 +376,7 @@ def test_flex_blocks_and_mask_together_are_the_mask_token_by_token(canvas, tile_
 
 def test_flex_lists_are_built_once_per_geometry():
     arguments = ((16, 48), (8, 16), (8, 32), torch.device("cpu"))
-    assert flex._block_mask(*arguments) is flex._block_mask(*arguments)
+    assert flex.block_mask_of(*arguments) is flex.block_mask_of(*arguments)
 
 
 @pytest.mark.parametrize(
@@ -389,6 +389,22 @@ def test_flex_lists_are_built_once_per_geometry():
 def test_flex_refuses_what_it_has_no_kernel_for(tensor, words):
     with pytest.raises(UnsupportedError, match=words):
         sliding_tile(tensor, tensor, tensor, impl="flex", **SHAPES)
+
+
+def test_flex_flash_hands_the_same_blocks_to_the_kernels_of_flash_attn_4(monkeypatch):
+    asked = []
+    monkeypatch.setattr(flex_flash, "run", lambda q, k, v, **options: asked.append(options) or q)
+    shapes = {"canvas": (16, 48), "tile": (8, 16), "window": (8, 32)}
+    x = torch.randn(1, 2, 16 * 48, 16)
+    assert torch.equal(sliding_tile(x, x, x, scale=0.3, impl="flex_flash", **shapes), x)
+    blocks = flex.block_mask_of(*(shapes[k] for k in ("canvas", "tile", "window")), x.device)
+    assert asked[0]["scale"] == 0.3
+    assert asked[0]["block_mask"] is blocks
+
+
+def test_flex_flash_refuses_tensors_on_the_cpu():
+    with pytest.raises(UnsupportedError, match="impl 'flex_flash' has no kernel for cpu tensors"):
+        sliding_tile(GOOD, GOOD, GOOD, impl="flex_flash", **SHAPES)
 
 
 def test_flex_without_a_compiler_says_so(monkeypatch):
