@@ -56,7 +56,8 @@ def sliding_tile(
         return_lse: Also return the log-sum-exp of each query's scores.
         impl: "reference" (the specification), "eager" (plain PyTorch, any device), "triton" (our
             kernels; reads both orders in place), "flex" (FlexAttention), "flex_flash" (the same on
-            the kernels of flash-attn-4), "natten" (odd windows in tiles only). Text, padding and the log-sum-exp: "reference" and "triton".
+            the kernels of flash-attn-4), "natten" (odd windows in tiles only). Text, padding and
+            the log-sum-exp: "reference" and "triton".
 
     Returns:
         ``[B, H, L, D]`` in the dtype of `q`; softmax and accumulation in float32 or wider. With

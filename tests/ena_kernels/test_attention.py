@@ -351,7 +351,7 @@ def test_flex_flash_refuses_a_gpu_older_than_hopper(flash_attn_on_cpu):
 def test_flex_flash_without_flash_attn_4_says_how_to_install_it(monkeypatch, flash_attn_on_cpu):
     flash_attn_on_cpu()
     monkeypatch.setattr(flex_flash, "DTYPES", (torch.float64,))
-    with pytest.raises(UnsupportedError, match="needs the library flash_attn.cute,") as caught:
+    with pytest.raises(UnsupportedError, match=r"needs the library flash_attn\.cute,") as caught:
         attention(*inputs(2, 2, head_dim=16), impl="flex_flash")
     assert str(caught.value).endswith("Try: pip install flash-attn-4")
 
