@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from ena_kernels.attention.api import attention
 from ena_kernels.canvas import Shape
 from ena_kernels.delta_rule.api import delta_rule
+from ena_kernels.head_norm import head_norm
 from ena_kernels.scans.api import scan_merge, scan_split
 from ena_kernels.scans.orders import learnable_logits, learnable_order, random_order
 from ena_kernels.short_conv import WIDTH, short_conv
@@ -27,7 +28,7 @@ HALF = (torch.bfloat16, torch.float16)
 
 
 def impl_around(recurrence: str) -> str:
-    """Implementation of the scan and the convolution around a recurrence of this one.
+    """Implementation of scan, convolution and norm around a recurrence of this one.
 
     Both recurrences of Triton kernels, ours and fla's, refuse what ours around them refuse.
     """
@@ -86,12 +87,13 @@ class HeadNorm(nn.RMSNorm):
 
     component = "norm"
 
-    def __init__(self, head_dim: int) -> None:
+    def __init__(self, head_dim: int, impl: str = "eager") -> None:
         super().__init__(head_dim, eps=EPS)
+        self.impl = impl
 
     def forward(self, o: Tensor) -> Tensor:
         """``[..., H, D]`` to ``[..., H * D]``."""
-        return super().forward(o).flatten(-2)
+        return head_norm(o, self.weight, eps=EPS, impl=self.impl)
 
 
 class ShortConvolution(nn.Conv1d):

@@ -58,7 +58,8 @@ class DeltaNet(nn.Module):
         scan: Order in which the canvas is read, a name of `ena_kernels.scans.catalog.SCANS`.
         scan_variant: ``"fixed"`` or ``"official"``.
         layer: 0-based place in the stack, which shifts and switch depend on.
-        impl: Implementation of `ena_kernels.delta_rule`; `impl_around` it are scan and convolution.
+        impl: Implementation of `ena_kernels.delta_rule`; scan, convolution and norm follow it by
+            `ena_kernels.components.impl_around`.
     Raises:
         ShapeError: `heads` does not divide `model_dim`, or the scan is unknown.
         UnsupportedError: the scan cannot read this canvas.
@@ -90,7 +91,7 @@ class DeltaNet(nn.Module):
         self.beta = Projection(model_dim, heads)
         self.conv = ShortConvolution(model_dim, impl_around(impl))
         self.recurrence = Recurrence(heads, impl)
-        self.norm = HeadNorm(head_dim)
+        self.norm = HeadNorm(head_dim, impl_around(impl))
         self.out = Projection(model_dim, model_dim)
         self.merge = ScanMerge(**settings)
 
