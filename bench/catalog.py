@@ -183,7 +183,7 @@ _SLIDING_TILE = (
         rank=(("cuda", 3),),
     ),
 )
-_TRITON_CONVOLUTION = (r"short_conv_(fwd|bwd)_kernel",)
+_AROUND_TRITON = (r"short_conv_(fwd|bwd)_kernel", r"head_norm_(fwd|bwd)_kernel")
 _DELTA_RULE = (
     _Part(impl="reference"),
     _Part(impl="eager", rank=(("cpu", 1), ("cuda", 2))),
@@ -194,7 +194,7 @@ _DELTA_RULE = (
         dtypes=HALF,
         rules=(head_dim_at_most(256),),
         cuda=(r"delta_rule|wy_repr|w_u_",),
-        around=_TRITON_CONVOLUTION,
+        around=_AROUND_TRITON,
         rank=(("cuda", 1),),
     ),
 )
