@@ -1,14 +1,14 @@
 """What a report consists of, before anyone decides how it looks."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 import pandas as pd
 
-from bench import units
-from reports import frames, plots, summary, tables, words
-from reports.metrics import SPEEDUP, Metric, has_points
+from reports import claim_text, claims, facts, frames, plots, summary, tables, words
+from reports.metrics import SPEEDUP, has_points
 from reports.scaling import Scaling, scaling_table
 from reports.theme import Style
 
@@ -17,29 +17,53 @@ Record = dict[str, Any]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Picture:
-    """A drawn figure: its files and what it shows in words."""
+    """A drawn figure: its files, what it shows in words, and whether the page draws it itself."""
 
     name: str
+    title: str
+    caption: str
     alt: str
-    png: Path
-    svg: Path
+    is_interactive: bool
+    files: tuple[Path, ...]
+
+    def file(self, kind: str) -> Path:
+        """The file with a suffix such as `png`."""
+        return next(path for path in self.files if path.suffix == f".{kind}")
+
+
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Part:
+    """What figures are drawn from: a frame, how its series look, and its place in the report.
+
+    `scope` is one of `figures.SCOPES`.
+    """
+
+    scope: str
+    anchor: str
+    heading: str
+    setting: str
+    frame: pd.DataFrame
+    styles: Mapping[str, Style]
+    pictures: list[Picture] = field(default_factory=list)
+
+    @property
+    def stills(self) -> list[Picture]:
+        """The pictures that the page has no chart for."""
+        return [picture for picture in self.pictures if not picture.is_interactive]
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Section:
     """One level, mode and setting."""
 
-    anchor: str
-    heading: str
-    setting: str
-    num_panels: int
-    cases: pd.DataFrame
+    level: str
+    mode: str
+    part: Part
     speedups: tables.Table | None
     latencies: tables.Table | None
     scaling: tables.Table
+    scalings: list[Scaling]
     notes: list[str]
-    styles: dict[str, Style]
-    pictures: list[Picture] = field(default_factory=list)
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -48,6 +72,7 @@ class Document:
 
     title: str
     machines: list[str]
+    facts: tables.Table
     runs: list[str]
     outcome: str
     correctness: str
@@ -56,77 +81,127 @@ class Document:
     failures: list[str]
     unsupported: list[str]
     problems: list[str]
+    judgements: list[claims.Judgement]
     sections: list[Section]
-    rows: tables.Table
+    overviews: list[Part]
+    rows: pd.DataFrame
+    tidy: pd.DataFrame
     method: list[str]
+
+    @property
+    def parts(self) -> list[Part]:
+        """Everything that has figures, in the order of reading."""
+        return [*self.overviews, *(section.part for section in self.sections)]
 
 
 def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
     """The document of a frame of rows; figures are not drawn yet."""
     tidy = frames.tidy(rows)
     cases = frames.records(tidy)
-    lines = scaling_table(tidy)
+    styles = _styles(tidy)
+    judgements = claims.judge_all(rows)
     return Document(
         title=title,
         machines=summary.machine_lines(tidy),
+        facts=facts.facts_table(cases),
         runs=words.run_lines(cases),
         outcome=summary.outcome_line(cases),
         correctness=summary.correctness_line(cases),
-        sentences=summary.sentences(tidy, lines),
+        sentences=[
+            *summary.sentences(tidy, scaling_table(tidy)),
+            *claim_text.headline(judgements),
+        ],
         warnings=[g.sentence for g in summary.warning_groups(cases)],
         failures=[g.sentence for g in summary.failure_groups(cases)],
         unsupported=[g.sentence for g in summary.unsupported_groups(cases)],
         problems=problems,
-        sections=_sections(tidy),
-        rows=tables.rows_table(rows, tidy),
+        judgements=judgements,
+        sections=_sections(tidy, styles),
+        overviews=_overviews(rows, tidy, styles),
+        rows=rows,
+        tidy=tidy,
         method=words.method(cases),
     )
 
 
-def alt_text(section: Section, metric: Metric) -> str:
-    """What the figure shows, with the values at each series' largest length."""
-    best: dict[str, Record] = {}
-    for case in frames.records(section.cases):
-        if metric.value(case) is not None and case["is_squarest"]:
-            best[f"{case['ndim']}-D {case['series']}"] = case
-    values = [
-        f"{name}: {metric.tick_label(metric.value(case) or 0.0)} at {units.tokens(case['seq_len'])}"
-        for name, case in best.items()
-    ]
-    lead = f"{section.heading}: {metric.axis} over sequence length."
-    return " ".join([lead, *([f"At the largest lengths: {'; '.join(values)}."] if values else [])])
-
-
-def _sections(tidy: pd.DataFrame) -> list[Section]:
+def _styles(tidy: pd.DataFrame) -> dict[str, Style]:
+    """Operators and layers never share a figure nor a name, so each kind gets all the colours."""
     is_operator = tidy["level"] == "op"
-    styles = {
-        op: plots.series_styles(part)
-        for op, part in ((True, tidy[is_operator]), (False, tidy[~is_operator]))
-    }
+    parts = (tidy[~is_operator], tidy[is_operator])
+    return {name: style for part in parts for name, style in plots.series_styles(part).items()}
+
+
+def _sections(tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Section]:
     found: list[Section] = []
-    for level, mode, part in frames.figure_groups(tidy):
-        number = sum(s.heading == words.heading(level, mode) for s in found) + 1
-        suffix = f"-{number}" if number > 1 else ""
-        anchor = f"{words.slug(level)}-{words.slug(mode)}{suffix}"
-        found.append(_section(anchor, level, mode, part, styles[level == "op"]))
+    anchors: list[str] = []
+    for level, mode, frame in frames.figure_groups(tidy):
+        cases = frames.records(frame)
+        lines = scaling_table(frame)
+        anchors.append(_unused(f"{words.slug(level)}-{words.slug(mode)}", anchors))
+        part = Part(
+            scope="mode",
+            anchor=anchors[-1],
+            heading=words.heading(level, mode),
+            setting=_setting(cases),
+            frame=frame,
+            styles=styles,
+        )
+        section = Section(
+            level=level,
+            mode=mode,
+            part=part,
+            speedups=tables.speedup_table(cases) if has_points(cases, SPEEDUP) else None,
+            latencies=tables.latency_table(cases) if lines else None,
+            scaling=tables.scaling_table(lines),
+            scalings=lines,
+            notes=words.anchor_notes(cases),
+        )
+        found.append(section)
     return found
 
 
-def _section(
-    anchor: str, level: str, mode: str, part: pd.DataFrame, styles: dict[str, Style]
-) -> Section:
-    cases = frames.records(part)
-    lines: list[Scaling] = scaling_table(part)
-    has_speedups = has_points(cases, SPEEDUP)
-    return Section(
-        anchor=anchor,
-        heading=words.heading(level, mode),
-        setting=", ".join(str(p) for p in (cases[0]["setting"], cases[0]["device_name"]) if p),
-        num_panels=max(len({c["ndim"] for c in cases}), 1),
-        cases=part,
-        speedups=tables.speedup_table(cases) if has_speedups else None,
-        latencies=tables.latency_table(cases) if lines else None,
-        scaling=tables.scaling_table(lines),
-        notes=words.anchor_notes(cases),
-        styles=styles,
+def _overviews(rows: pd.DataFrame, tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Part]:
+    """The parts that span modes: each level and setting, all cases, and the rows."""
+    if tidy.empty:
+        return []
+    found: list[Part] = []
+    for level, frame in _levels(tidy):
+        anchor = _unused(words.slug(level), [part.anchor for part in found])
+        heading, setting = words.LEVELS.get(level, level), _setting(frames.records(frame))
+        found.append(_part("level", anchor, heading, setting, frame, styles))
+    found.append(_part("report", "all-cases", "All cases", "", tidy, styles))
+    found.append(_part("rows", "rows-as-measured", "Samples", "", rows, styles))
+    return found
+
+
+def _part(
+    scope: str,
+    anchor: str,
+    heading: str,
+    setting: str,
+    frame: pd.DataFrame,
+    styles: Mapping[str, Style],
+) -> Part:
+    return Part(
+        scope=scope, anchor=anchor, heading=heading, setting=setting, frame=frame, styles=styles
     )
+
+
+def _levels(tidy: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
+    """(level, cases) for each level and setting."""
+    groups = tidy.groupby(["level", *frames.SETTING], sort=False, dropna=False)
+    return [(str(key[0]), frame) for key, frame in groups]
+
+
+def _setting(cases: list[Record]) -> str:
+    devices = ", ".join(map(str, frames.unique(c["device_name"] for c in cases)))
+    return ", ".join(str(p) for p in (cases[0]["setting"], devices) if p)
+
+
+def _unused(name: str, taken: list[str]) -> str:
+    """The name, with a number if it is taken."""
+    number, found = 1, name
+    while found in taken:
+        number += 1
+        found = f"{name}-{number}"
+    return found

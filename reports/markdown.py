@@ -5,7 +5,8 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
-from reports.document import Document, Section
+from reports import claim_text, claims
+from reports.document import Document, Part, Section
 from reports.tables import Table
 
 
@@ -21,11 +22,17 @@ def page(document: Document, *, folder: Path) -> str:
         *_chapter("Cases without a result", document.failures),
         *_chapter("Unsupported cases", document.unsupported),
     ]
+    for part in document.overviews:
+        if part.pictures:
+            blocks += _part(part, folder)
     for section in document.sections:
         blocks += _section(section, folder)
+    blocks += [
+        "## Claims",
+        claims.tally(document.judgements),
+        claim_text.markdown(document.judgements),
+    ]
     blocks += _chapter("How it was measured", [*document.runs, *document.method])
-    if document.rows.lines:
-        blocks += ["## All rows", table(document.rows)]
     return "\n\n".join(b for b in blocks if b) + "\n"
 
 
@@ -55,12 +62,16 @@ def _items(lines: Iterable[str]) -> str:
 
 
 def _section(section: Section, folder: Path) -> Iterator[str]:
-    yield f"## {escape(section.heading)}"
-    yield escape(section.setting)
-    for picture in section.pictures:
-        target = picture.png.relative_to(folder).as_posix()
-        yield f"![{escape(picture.alt)}]({target})"
+    yield from _part(section.part, folder)
     for content in (section.speedups, section.latencies, section.scaling):
         if content is not None and content.lines:
             yield table(content)
     yield _items(section.notes)
+
+
+def _part(part: Part, folder: Path) -> Iterator[str]:
+    yield f"## {escape(part.heading)}"
+    yield escape(part.setting)
+    for picture in part.pictures:
+        target = picture.file("png").relative_to(folder).as_posix()
+        yield f"![{escape(picture.alt)}]({target})"

@@ -1,4 +1,4 @@
-"""Writes a report: figures as PNG and SVG, a page, and a Markdown file."""
+"""Writes a report: figures for papers, a page, and a Markdown file."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -8,8 +8,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 
 from bench.errors import StorageError
-from reports import document, frames, html, markdown, plots
-from reports.metrics import LATENCY, Metric, has_points, is_drawn
+from reports import document, frames, html, markdown
+from reports.figures import FIGURES, FORMATS, FigureKind
 
 PNG_DPI = 150
 
@@ -49,42 +49,41 @@ def write_report(
 def _write(content: document.Document, folder: Path) -> Paths:
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for section in content.sections:
-        for metric, draw in plots.METRICS:
-            if _is_worth_drawing(section, metric):
-                picture = _picture(section, metric, figures)
-                _save(draw(section.cases, section.styles), picture)
-                section.pictures.append(picture)
+    for part in content.parts:
+        cases = frames.records(part.frame)
+        for kind in FIGURES:
+            if kind.scope == part.scope and kind.is_worth(cases):
+                picture = _picture(part, kind, kind.alt(cases), figures)
+                _save(kind.draw(part.frame, part.styles), picture)
+                part.pictures.append(picture)
     paths = Paths(
         html=folder / "report.html",
         markdown=folder / "report.md",
-        figures=tuple(p for s in content.sections for f in s.pictures for p in (f.png, f.svg)),
+        figures=tuple(f for part in content.parts for p in part.pictures for f in p.files),
     )
     paths.html.write_text(html.page(content), encoding="utf-8")
     paths.markdown.write_text(markdown.page(content, folder=folder), encoding="utf-8")
     return paths
 
 
-def _is_worth_drawing(section: document.Section, metric: Metric) -> bool:
-    """Failures alone are drawn once, in the figure of the latency."""
-    cases = frames.records(section.cases)
-    if metric is LATENCY:
-        return any(is_drawn(case, metric) for case in cases)
-    return has_points(cases, metric)
-
-
-def _picture(section: document.Section, metric: Metric, folder: Path) -> document.Picture:
-    name = f"{metric.name}-{section.anchor}"
+def _picture(part: document.Part, kind: FigureKind, alt: str, folder: Path) -> document.Picture:
+    name = f"{kind.name}-{part.anchor}"
     return document.Picture(
         name=name,
-        alt=document.alt_text(section, metric),
-        png=folder / f"{name}.png",
-        svg=folder / f"{name}.svg",
+        title=kind.title,
+        caption=kind.caption,
+        alt=alt,
+        is_interactive=kind.is_interactive,
+        files=tuple(folder / f"{name}.{suffix}" for suffix in FORMATS),
     )
 
 
 def _save(figure: Figure, picture: document.Picture) -> None:
     """Equal data give equal files: no date, and ids that depend on the figure's name only."""
-    figure.savefig(picture.png, dpi=PNG_DPI)
-    with matplotlib.rc_context({"svg.hashsalt": picture.name}):
-        figure.savefig(picture.svg, metadata={"Date": None})
+    for path in picture.files:
+        if path.suffix == ".png":
+            figure.savefig(path, dpi=PNG_DPI)
+        else:
+            date = "CreationDate" if path.suffix == ".pdf" else "Date"
+            with matplotlib.rc_context({"svg.hashsalt": picture.name}):
+                figure.savefig(path, metadata={date: None})
