@@ -5,6 +5,7 @@ import torch
 
 from bench.fingerprint import take
 from ena_kernels.components import LayerNorm
+from ena_kernels.head_norm import head_norm
 from ena_kernels.layers import DeltaNet
 from ena_kernels.models import build
 from ena_kernels.short_conv import by_taps, short_conv
@@ -178,3 +179,33 @@ def test_decoding_token_by_token_gives_the_whole_output(impl, dtype, budget):
             y, cache = layer.step(x[:, t], cache)
             stepped.append(y)
     assert relative_error(torch.stack(stepped, 1), whole.double()) < budget
+
+
+@pytest.mark.parametrize("shape", [(2, 1000, 12, 64), (1, 333, 3, 40), (700, 2, 128)])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_the_norm_of_heads_and_its_gradients_agree_with_float64(shape, dtype):
+    x, gradient = (torch.randn(shape, device="cuda", dtype=dtype) for _ in range(2))
+    weight = torch.randn(shape[-1], device="cuda", dtype=dtype)
+    results = []
+    for kind, impl in ((dtype, "triton"), (torch.float64, "eager")):
+        leaves = [t.detach().to(kind).requires_grad_() for t in (x, weight)]
+        y = head_norm(*leaves, eps=1e-6, impl=impl)
+        gradients = torch.autograd.grad(y, leaves, gradient.flatten(-2).to(kind))
+        results.append((y, *gradients))
+    for found, expected in zip(*results, strict=True):
+        assert relative_error(found, expected) < 4e-3
+
+
+def test_heads_beyond_two_to_the_31_elements_are_normalised():
+    x, gradient = (
+        torch.randn(2**20 + 1, 32, 64, device="cuda", dtype=torch.bfloat16) for _ in range(2)
+    )
+    weight = torch.ones(64, device="cuda", dtype=torch.bfloat16)
+    results = []
+    for impl, rows in (("triton", slice(None)), ("eager", slice(-2, None))):
+        leaf = x[rows].requires_grad_()
+        y = head_norm(leaf, weight, eps=1e-6, impl=impl)
+        (dx,) = torch.autograd.grad(y, leaf, gradient[rows].flatten(-2))
+        results.append((y[-2:], dx[-2:]))
+    for found, expected in zip(*results, strict=True):
+        assert relative_error(found, expected.double()) < 4e-3
