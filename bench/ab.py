@@ -9,8 +9,9 @@ import pandas as pd
 
 from bench import units
 from bench.compare import Comparison
+from bench.decision import Question, Rows, settled
 from bench.executor import Executor
-from bench.gate import OnEvent, Plan, Question, Rows, Say, begun, measured, settled
+from bench.gate import OnEvent, Plan, Say, again_text, begun, measured
 from bench.grid import Planned
 from bench.session import Request, Session, decided, plan
 from bench.worktree import Revision, RevisionExecutor
@@ -36,7 +37,7 @@ def compare_revisions(
     """Measure two revisions in turn and compare the second with the first.
 
     Each visit of a revision to a round is a fresh worker, and only one of them lives at a time.
-    Cases that seem slower are measured in as many rounds again, by both.
+    Cases that seem slower are measured in more rounds by both, as `bench.decision` says.
 
     Args:
         path: Gets the run directories `a` and `b`.
@@ -59,12 +60,15 @@ def compare_revisions(
             return first, second
 
         old, new = rows()
+        num_rounds = made.rounds
 
         def again(case_ids: Sequence[str]) -> tuple[Rows, Rows]:
-            say(f"{units.plural(len(case_ids), 'case')} again, before any of them fails")
+            nonlocal old, new, num_rounds
+            say(again_text(len(case_ids), num_rounds // made.rounds))
             doubtful = [item for item in sessions[0].planned if item.case.case_id in case_ids]
-            take_turns(sessions, doubtful, range(made.rounds, 2 * made.rounds), on_event)
-            nonlocal old, new
+            batch = range(num_rounds, num_rounds + made.rounds)
+            take_turns(sessions, doubtful, batch, on_event)
+            num_rounds = batch.stop
             old, new = rows()
             fresh = (old[old["round"] >= made.rounds], new[new["round"] >= made.rounds])
             return (old, new), fresh

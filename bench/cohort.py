@@ -3,7 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any
+from typing import Any, Protocol
 
 import numpy as np
 import pandas as pd
@@ -26,6 +26,16 @@ _IDENTITY = (
 )
 _MACHINE = {"device_name": "device", "driver": "driver"}
 _CLOCK = {"timer": "timer"}
+
+
+class Named(Protocol):
+    """What has a contender and an impl."""
+
+    @property
+    def contender(self) -> str: ...
+
+    @property
+    def impl(self) -> str: ...
 
 
 @dataclass(frozen=True)
@@ -64,10 +74,6 @@ class Cohort:
         """The others: an ok without a latency is a failure, too."""
         return tuple(row for row in self.rows if not _is_ok(row))
 
-    def is_named(self, name: str) -> bool:
-        """Whether `name` is its contender, or its contender and impl joined by a slash."""
-        return name in (self.contender, f"{self.contender}/{self.impl}")
-
     def samples(self, metric: str) -> dict[RoundKey, Floats]:
         """The samples in ms of each successful round that has any."""
         column = METRICS[metric]
@@ -92,6 +98,11 @@ class Cohort:
         share = f" in {len(self.failed)} of {len(self.rows)} rounds" if self.ok else ""
         why = str(first["reason"] or "no reason given").splitlines()[0]
         return f"{first['status']}{share}: {why}"
+
+
+def is_named(found: Named, name: str) -> bool:
+    """Whether `name` is its contender, or its contender and impl joined by a slash."""
+    return name in (found.contender, f"{found.contender}/{found.impl}")
 
 
 def cohorts(rows: pd.DataFrame) -> dict[str, Cohort]:

@@ -16,7 +16,7 @@ import pandas as pd
 from scipy import stats
 
 from bench import units
-from bench.cohort import Cohort, cohorts, differences, software_changes
+from bench.cohort import Cohort, cohorts, differences, is_named, software_changes
 from bench.resample import FEWEST_ROUNDS, Floats, Ratio, Rounds, Side, compare_sides
 from bench.verdict import (
     AMBIGUOUS,
@@ -226,7 +226,7 @@ class _Sides:
             contender=old.contender,
             impl=old.impl,
             verdict=SAME,
-            is_control=control is not None and old.is_named(control),
+            is_control=control is not None and is_named(old, control),
         )
         if new is None:
             reason = "was ok and is missing from the candidate"
@@ -274,7 +274,7 @@ class _Sides:
                 f"{fresh[0].case_path}"
             )
         control = self.limits.control
-        if control is not None and not any(c.is_named(control) for c in old):
+        if control is not None and not any(is_named(c, control) for c in old):
             lines.append(f"no case of the baseline is of the control {control}")
         return lines
 
@@ -334,7 +334,7 @@ class _Sides:
         found = [
             (old, self.after[old.case_id])
             for old in self.before.values()
-            if old.is_named(name) and old.shape == case.shape and old.case_id in self.after
+            if is_named(old, name) and old.shape == case.shape and old.case_id in self.after
         ]
         found = [
             (a, b)

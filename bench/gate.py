@@ -1,11 +1,7 @@
-"""The gate: measure a baseline's cases anew, and whatever looks slow once more before it fails.
-
-One slow measurement is not a slow kernel. Cases that seem slower are measured in as many fresh
-rounds again; a case fails if all its rounds together say so and the new ones say it by themselves.
-"""
+"""The gate: measure a baseline's cases anew, and whatever looks slow again before it fails."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -15,13 +11,14 @@ from bench import baseline as baselines
 from bench import runner, units
 from bench.case import Case
 from bench.cohort import cohorts
-from bench.compare import CaseComparison, Comparison, compare
+from bench.compare import CaseComparison, Comparison
 from bench.contenders import lookup
+from bench.decision import MOST_BATCHES, Question, decide
 from bench.errors import UsageError
 from bench.grid import Grid, Planned
 from bench.results import RunDirectory
 from bench.session import Request, Session, executor_of, new_run_id, new_run_path
-from bench.verdict import AMBIGUOUS, FASTER, NOT_COMPARABLE, SLOWER, Limits
+from bench.verdict import NOT_COMPARABLE
 
 if TYPE_CHECKING:
     from bench.executor import Executor
@@ -33,9 +30,6 @@ FEWEST_ROUNDS = 5
 
 OnEvent = Callable[[runner.Event], None]
 Say = Callable[[str], None]
-Remeasure = Callable[[Sequence[str]], pd.DataFrame]
-Rows = tuple[pd.DataFrame, pd.DataFrame]
-"""Of a baseline and a candidate."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -43,7 +37,8 @@ class Plan:
     """What a gate measures, and how.
 
     Args:
-        rounds: Visits to each case, each in a fresh worker; suspects get as many again.
+        rounds: Visits to each case, each in a fresh worker; suspects get up to `MOST_BATCHES`
+            times as many besides.
         path: The run directory to make.
     """
 
@@ -65,32 +60,13 @@ class Plan:
         )
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Question:
-    """How two runs are compared, in every step alike."""
+def first_rounds(baseline_rounds: int) -> int:
+    """Visits to each case before suspects are told from the rest: half of the baseline's rounds.
 
-    limits: Limits
-    relative_to: str | None = None
-    seed: int = 0
-
-    def compare(self, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Comparison:
-        return compare(
-            baseline, candidate, self.limits, relative_to=self.relative_to, seed=self.seed
-        )
-
-    def doubtful(self, found: Comparison) -> tuple[str, ...]:
-        """Ids of the cases to measure again: suspects, and what they are judged by.
-
-        Empty if there is no suspect and no control moved.
-        """
-        suspects = {c.case_id for c in (*found.suspects, *found.moved_controls)}
-        if not suspects:
-            return ()
-        return tuple(c.case_id for c in found.cases if c.case_id in suspects or self._judges(c))
-
-    def _judges(self, case: CaseComparison) -> bool:
-        names = (case.contender, f"{case.contender}/{case.impl}")
-        return case.is_control or self.relative_to in names
+    Suspects end up with twice the baseline's rounds. A baseline is measured once and used often, so
+    more of the rounds belong there.
+    """
+    return max(FEWEST_ROUNDS, (baseline_rounds + 1) // 2)
 
 
 def plan(
@@ -100,9 +76,8 @@ def plan(
 
     Args:
         path, rows: The baseline.
-        options: `device` (`auto` is the baseline's), `timeout` in seconds, `rounds` (None is as
-            many as the baseline has, and `FEWEST_ROUNDS` at least), and `out`, the run directory
-            to make.
+        options: `device` (`auto` is the baseline's), `timeout` in seconds, `rounds` (None is
+            `first_rounds` of the baseline's), and `out`, the run directory to make.
         changes: Settings of `bench.timing`, None where unchanged.
 
     Raises:
@@ -110,7 +85,7 @@ def plan(
     """
     rounds = options["rounds"]
     if rounds is None:
-        rounds = max(baselines.num_rounds(rows), FEWEST_ROUNDS)
+        rounds = first_rounds(baselines.num_rounds(rows))
     for name, value in (("rounds", rounds), ("timeout", options["timeout"])):
         if not value > 0:
             raise UsageError(
@@ -154,80 +129,25 @@ def check(
         session = begun(cases, plan, executor)
         say(f"{units.plural(len(cases), 'case')} in {units.plural(plan.rounds, 'round')}")
         candidate = measured(session, session.planned, plan.rounds, on_event)
+        num_rounds = plan.rounds
 
         def remeasure(case_ids: Sequence[str]) -> pd.DataFrame:
-            say(f"{units.plural(len(case_ids), 'case')} again, before any of them fails")
-            again = [item for item in session.planned if item.case.case_id in case_ids]
-            rows = measured(session, again, 2 * plan.rounds, on_event)
-            return rows[rows["round"] >= plan.rounds]
+            nonlocal num_rounds
+            say(again_text(len(case_ids), num_rounds // plan.rounds))
+            doubtful = [item for item in session.planned if item.case.case_id in case_ids]
+            rows = measured(session, doubtful, num_rounds + plan.rounds, on_event)
+            rows = rows[rows["round"] >= num_rounds]
+            num_rounds += plan.rounds
+            return rows
 
-        found = decide(
-            baseline,
-            candidate,
-            question.limits,
-            remeasure=remeasure,
-            relative_to=question.relative_to,
-            seed=question.seed,
-        )
+        found = decide(baseline, candidate, question, remeasure)
         return found, session.directory.rows()
 
 
-def decide(
-    baseline: pd.DataFrame,
-    candidate: pd.DataFrame,
-    limits: Limits,
-    *,
-    remeasure: Remeasure | None = None,
-    relative_to: str | None = None,
-    seed: int = 0,
-) -> Comparison:
-    """The whole decision of a gate, wherever rows come from.
-
-    Args:
-        remeasure: Given case ids, returns rows of rounds that `candidate` lacks; without it the
-            first comparison stands.
-    """
-    question = Question(limits=limits, relative_to=relative_to, seed=seed)
-    if remeasure is None:
-        return question.compare(baseline, candidate)
-
-    def again(case_ids: Sequence[str]) -> tuple[Rows, Rows]:
-        fresh = remeasure(case_ids)
-        pooled = pd.concat([candidate, fresh], ignore_index=True)
-        return (baseline, pooled), (baseline, fresh)
-
-    return settled(question, (baseline, candidate), again)
-
-
-def settled(
-    question: Question, rows: Rows, again: Callable[[Sequence[str]], tuple[Rows, Rows]]
-) -> Comparison:
-    """Compare two runs; what is doubtful is measured again and has to say so twice.
-
-    Args:
-        rows: Of the baseline and the candidate.
-        again: Given ids of doubtful cases, measures them and returns the same two of all rounds,
-            and of the new rounds alone.
-    """
-    first = question.compare(*rows)
-    doubtful = question.doubtful(first)
-    if not doubtful:
-        return first
-    pooled, fresh = again(doubtful)
-    return confirmed(question.compare(*pooled), question.compare(*fresh), doubtful)
-
-
-def confirmed(pooled: Comparison, fresh: Comparison, doubtful: Sequence[str]) -> Comparison:
-    """What stands after measuring again.
-
-    Args:
-        pooled: Of all rounds.
-        fresh: Of the new rounds alone.
-        doubtful: Ids of the cases that were measured again.
-    """
-    anew = {case.case_id: case for case in fresh.cases if case.case_id in doubtful}
-    cases = tuple(_confirmed(case, anew.get(case.case_id)) for case in pooled.cases)
-    return replace(pooled, cases=cases)
+def again_text(num_cases: int, batch: int) -> str:
+    """`2 cases again, before any of them fails (batch 1 of 3 at most)`."""
+    cases = units.plural(num_cases, "case")
+    return f"{cases} again, before any of them fails (batch {batch} of {MOST_BATCHES} at most)"
 
 
 def refused(baseline: pd.DataFrame, question: Question, reason: str) -> Comparison:
@@ -284,17 +204,6 @@ def measured(
         on_event=on_news,
     )
     return session.directory.rows()
-
-
-def _confirmed(case: CaseComparison, anew: CaseComparison | None) -> CaseComparison:
-    if anew is None or case.verdict not in (SLOWER, FASTER) or case.ratio is None:
-        return case
-    times = f"{units.ratio(case.ratio)} in all, {units.ratio(anew.ratio)} in the new rounds alone"
-    slow = 1.0 + (case.bound or 0.0)
-    ratio = anew.ratio or 1.0
-    if ratio > slow if case.verdict == SLOWER else ratio < 1.0 / slow:
-        return replace(case, reason=f"measured twice: {times}")
-    return replace(case, verdict=AMBIGUOUS, reason=f"{case.verdict}, but not again: {times}")
 
 
 def obstacle(

@@ -14,7 +14,7 @@ from bench.errors import EnaBenchError, UsageError
 from bench.verdict import METRICS, Limits
 
 if TYPE_CHECKING:
-    from bench.gate import Question
+    from bench.decision import Question
     from bench.session import Request
 
 INTERRUPTED = 130
@@ -212,7 +212,7 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def question_of(options: dict[str, Any]) -> "Question":
     """What `limit_options` ask for."""
-    from bench.gate import Question
+    from bench.decision import Question
 
     names = ("max_slowdown", "max_memory", "metric", "control", "new_kernels")
     limits = Limits(**{name: options[name] for name in names})

@@ -9,6 +9,7 @@ twice as slow is as far from equal as twice as fast.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import cached_property, lru_cache
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -26,6 +27,7 @@ FEWEST_ROUNDS = 3
 ASSUMED_SPREAD = 0.03
 """Standard deviation between rounds where too few were measured, as a fraction."""
 _DF_ASSUMED = 30
+_POOL = 2048
 _FLOOR_QUANTILE = 0.95
 
 
@@ -48,7 +50,7 @@ class Ratio(NamedTuple):
     log_draws: Floats
 
 
-@dataclass(frozen=True, kw_only=True, slots=True)
+@dataclass(frozen=True, kw_only=True)
 class Side:
     """The rounds of one case in one run.
 
@@ -63,13 +65,13 @@ class Side:
     anchors: Rounds | None = None
     least_spread: float = 0.0
 
-    @property
+    @cached_property
     def log_medians(self) -> Floats:
         """One value for each round: the logarithm of its median, over its anchor's."""
         logs = _log_medians(self.rounds)
         return logs if self.anchors is None else logs - _log_medians(self.anchors)
 
-    @property
+    @cached_property
     def centre(self) -> float:
         """The trimmed mean of `log_medians`."""
         return float(trimmed_mean(self.log_medians))
@@ -86,7 +88,7 @@ class Side:
             return trimmed_mean(logs)
         return trimmed_mean(self.centre + (logs - self.centre) * self.rescale)
 
-    @property
+    @cached_property
     def spread(self) -> float:
         """Standard deviation between rounds; 0 where there are too few to know."""
         logs = self.log_medians
@@ -183,19 +185,28 @@ def _drawn_log_medians(rounds: Rounds, chosen: Integers, rng: np.random.Generato
     """A logarithm of the median of a resampled round for each index of a round in `chosen`."""
     samples = np.concatenate([np.sort(samples) for samples in rounds])
     sizes = np.array([len(samples) for samples in rounds])
-    starts = (np.cumsum(sizes) - sizes)[chosen]
-    n = sizes[chosen]
-    # of n samples drawn with replacement the middle one, and the one above it where n is even
-    middle = (n + 1) // 2
-    u = rng.beta(middle, n - middle + 1)
-    above = 1.0 - (1.0 - u) * rng.random(n.shape) ** (1.0 / np.maximum(n - middle, 1))
-    upper = np.where(n % 2 == 0, above, u)
-    lower_value, upper_value = (
-        samples[starts + np.clip(np.ceil(n * rank).astype(np.int64) - 1, 0, n - 1)]
-        for rank in (u, upper)
-    )
-    drawn: Floats = np.log((lower_value + upper_value) / 2.0)
+    starts = np.cumsum(sizes) - sizes
+    # places of both middle samples in `samples`: [rounds, 2, _POOL]
+    places = starts[:, None, None] + np.stack([_middle_ranks(len(samples)) for samples in rounds])
+    medians = np.log(samples[places].mean(axis=1))
+    drawn: Floats = medians[chosen, rng.integers(_POOL, size=chosen.shape)]
     return drawn
+
+
+@lru_cache(maxsize=1024)
+def _middle_ranks(n: int) -> Integers:
+    """Ranks from 0 of the middle samples of n drawn with replacement: ``[2, _POOL]`` draws.
+
+    Both are the same where n is odd. Drawn once for each n, evenly, for a bootstrap asks often.
+    """
+    even = (np.arange(_POOL) + 0.5) / _POOL
+    middle = (n + 1) // 2
+    u = stats.beta.ppf(even, middle, n - middle + 1)
+    v = np.random.default_rng(n).permutation(even)
+    above = 1.0 - (1.0 - u) * v ** (1.0 / max(n - middle, 1))
+    both = np.stack([u, above if n % 2 == 0 else u])
+    ranks: Integers = np.clip(np.ceil(n * both).astype(np.int64) - 1, 0, n - 1)
+    return ranks
 
 
 def _log_medians(rounds: Rounds) -> Floats:

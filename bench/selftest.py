@@ -15,8 +15,9 @@ import pandas as pd
 from scipy import stats
 
 from bench import units
+from bench.decision import Question, decide
 from bench.errors import UsageError
-from bench.gate import decide
+from bench.gate import first_rounds
 from bench.noise import NoiseModel, Visit
 from bench.verdict import SLOWER, Limits
 
@@ -182,17 +183,22 @@ def _gate(
     slow = "0" if slowdown else None
     factors = {"0": 1.0 + slowdown}
 
+    num_rounds = batch = first_rounds(trial.num_rounds)
+
     def remeasure(case_ids: Sequence[str]) -> pd.DataFrame:
+        nonlocal num_rounds
         again = [int(case_id) for case_id in case_ids]
-        visits = model.visits(rng, [cases[i] for i in again], trial.num_rounds)
         visits = [
-            Visit(str(again[int(v.case)]), v.round + trial.num_rounds, v.samples_ms) for v in visits
+            Visit(str(again[int(visit.case)]), visit.round + num_rounds, visit.samples_ms)
+            for visit in model.visits(rng, [cases[i] for i in again], batch)
         ]
+        num_rounds += batch
         return _frame(visits, _CANDIDATE, factors)
 
     baseline = _frame(model.visits(rng, cases, trial.num_rounds), _BASELINE, {})
-    candidate = _frame(model.visits(rng, cases, trial.num_rounds), _CANDIDATE, factors)
-    found = decide(baseline, candidate, limits, remeasure=remeasure, seed=int(rng.integers(2**31)))
+    candidate = _frame(model.visits(rng, cases, batch), _CANDIDATE, factors)
+    question = Question(limits=limits, seed=int(rng.integers(2**31)))
+    found = decide(baseline, candidate, question, remeasure)
     return slow, {case.case_id for case in found.cases if case.verdict == SLOWER}
 
 

@@ -9,8 +9,8 @@ import pytest
 
 from bench import ab
 from bench.baseline import NotComparableError
+from bench.decision import Question
 from bench.errors import UsageError
-from bench.gate import Question
 from bench.grid import Grid, Planned
 from bench.session import Request
 from bench.timing import Settings

@@ -45,10 +45,9 @@ def test_medians_of_resamples_are_drawn_as_if_each_had_been_resampled(samples):
     logs = np.log(np.median(resampled, axis=-1))
     centre = np.log(np.median(samples))
     expected = trimmed_mean(centre + (logs - centre) * np.sqrt(FEWEST_ROUNDS / (FEWEST_ROUNDS - 1)))
-    for probability in (0.05, 0.25, 0.5, 0.75, 0.95):
-        assert np.quantile(drawn, probability) == pytest.approx(
-            np.quantile(expected, probability), abs=0.03
-        )
+    # of discrete values: how many lie below a point that is none of them
+    for point in np.linspace(expected.min(), expected.max(), 23)[1:-1] + 1e-4:
+        assert np.mean(drawn < point) == pytest.approx(np.mean(expected < point), abs=0.012)
     assert drawn.mean() == pytest.approx(expected.mean(), abs=0.01)
     assert drawn.std() == pytest.approx(expected.std(), rel=0.03, abs=1e-12)
 
