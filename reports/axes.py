@@ -90,3 +90,25 @@ def _thin(ticks: list[float], most: int) -> list[float]:
 def _trim(text: str) -> str:
     shorter = re.sub(r"(\.\d*?)0+(?!\d)", r"\1", text)
     return re.sub(r"\.(?!\d)", "", shorter)
+
+
+def even_ticks(low: float, high: float, most: int = 6) -> list[float]:
+    """Round numbers at equal distances between two values, the fewest that are at least three."""
+    width = max(high - low, abs(high) * 1e-6, 1e-12)
+    exponent = math.floor(math.log10(width))
+    for factor in (5.0, 2.0, 1.0, 0.5, 0.2, 0.1, 0.05):
+        step = factor * 10.0**exponent
+        places = range(math.ceil(low / step - 1e-9), math.floor(high / step + 1e-9) + 1)
+        if len(places) >= 3:
+            return [p * step for p in places][:: max(1, math.ceil(len(places) / most))]
+    return [low, high]
+
+
+def linear_ticks(top: float) -> list[float]:
+    """Round numbers from zero to a top."""
+    return even_ticks(0.0, top)
+
+
+def plain(value: float) -> str:
+    """`0`, `0.25`, `1,500`: a tick of a linear axis, as many digits as it has."""
+    return f"{value:,.10g}" if abs(value) < 1e-12 or abs(value) >= 1e-4 else f"{value:.3g}"

@@ -11,6 +11,7 @@ from typing import Any
 
 import pandas as pd
 
+from bench import units
 from reports import frames, scaling
 
 Record = dict[str, Any]
@@ -51,6 +52,12 @@ def overtaking_table(frame: pd.DataFrame) -> list[Overtaking]:
         for curve in frames.curves(frame)
     )
     return [_overtaking(cases) for cases in compared if cases]
+
+
+def text(found: Overtaking) -> str:
+    """`ENA 70%: from 20.3k`, without implementation."""
+    lead = "from" if found.verdict == "from" else "up to"
+    return f"{found.series.partition(' (')[0]}: {lead} {units.tokens(found.seq_len)}"
 
 
 def speedup_interval(case: Record) -> tuple[float, float]:

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from bench import units
-from reports import axes, frames
+from reports import axes, energy, frames, roofline
 from reports.speedup import NOT_MIXERS
 
 Record = dict[str, Any]
@@ -24,6 +24,7 @@ class Metric:
     tick_label: Callable[[float], str]
     ticks: Callable[[float, float], list[float]] = axes.decimal_ticks
     is_worse_higher: bool = True
+    note: str = ""
 
 
 def has_points(cases: Iterable[Record], metric: Metric) -> bool:
@@ -63,6 +64,11 @@ def _ends(low: str, high: str) -> Callable[[Record], Interval]:
     return interval
 
 
+def _percent_of_roof(case: Record) -> float | None:
+    share = roofline.fraction(case)
+    return None if share is None else 100 * share
+
+
 LATENCY = Metric(
     name="latency",
     title="latency",
@@ -98,4 +104,24 @@ SPEEDUP = Metric(
     tick_label=units.ratio,
     ticks=axes.decimal_ticks,
     is_worse_higher=False,
+    note="Circles: where a series overtakes 1x, with its 95% interval.",
+)
+ENERGY = Metric(
+    name="energy",
+    title="energy per token",
+    axis="energy (\N{MICRO SIGN}J/token)",
+    value=energy.microjoules_per_token,
+    interval=lambda case: (None, None),
+    tick_label=units.significant,
+    note="Median power of the board while timing, times latency, over tokens.",
+)
+ROOFLINE = Metric(
+    name="roofline-fraction",
+    title="fraction of the measured roofline",
+    axis="fraction of the roofline (%)",
+    value=_percent_of_roof,
+    interval=lambda case: (None, None),
+    tick_label=units.significant,
+    is_worse_higher=False,
+    note="Useful FLOP/s over what the measured peaks allow at the case's intensity.",
 )

@@ -10,6 +10,8 @@ import pandas as pd
 from reports import frames
 
 Record = dict[str, Any]
+Parts = Callable[[Mapping[str, Any]], Mapping[str, float]]
+"""From a case to its parts; empty where they are unknown."""
 
 COMPONENTS = (
     *("attention", "recurrence", "permutation", "projections", "mlp", "norm"),
@@ -57,9 +59,7 @@ def memory_table(frame: pd.DataFrame) -> list[Split]:
     return splits(frames.records(frame), memory_mib)
 
 
-def splits(
-    cases: Iterable[Record], parts: Callable[[Mapping[str, Any]], Mapping[str, float]]
-) -> list[Split]:
+def splits(cases: Iterable[Record], parts: Parts) -> list[Split]:
     """The cases that have parts, of one length and series the squarest canvas."""
     shared = ("level", "mode", "setting", "ndim", "seq_len", "series", "contender")
     return [

@@ -1,11 +1,13 @@
-"""One function per figure: a tidy frame of one level, mode and setting in, a Figure out.
+"""Quantities over the sequence length: a tidy frame of one level and setting in, a Figure out.
 
-Every figure is a row of small multiples, one per number of canvas axes, log-log, over the sequence
-length. Lines break where a case failed; a failed case is a marker at the edge where it would lie.
+Every figure is a grid of small multiples, log-log: a row for each mode, a column for each number of
+canvas axes. Lines break where a case failed; a failed case is a marker at the edge where it would
+lie.
 """
 
 import math
 from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pandas as pd
@@ -14,16 +16,35 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from reports import axes, frames, layout, series, theme, words
-from reports.metrics import LATENCY, PEAK_MEMORY, SPEEDUP, THROUGHPUT, Metric, is_drawn
+from reports import axes, corners, crossover, frames, layout, series, theme, words
+from reports.crossover import Overtaking
+from reports.metrics import (
+    ENERGY,
+    LATENCY,
+    PEAK_MEMORY,
+    SPEEDUP,
+    THROUGHPUT,
+    Metric,
+    is_drawn,
+)
 
 Record = dict[str, Any]
+MAX_CROSSINGS_TOLD = 5
 Styles = Mapping[str, theme.Style]
 
 FAILURE_STEP = 0.065
 """Height of one row of failure markers, as a share of the panel."""
 MAX_VALUE_LABELS = 12
 """With a single length, up to this many series have their value written beside the marker."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Grid:
+    """A page whose rows are modes and whose columns are numbers of canvas axes."""
+
+    page: layout.Page
+    modes: list[str]
+    ndims: list[int]
 
 
 def latency(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
@@ -41,12 +62,30 @@ def peak_memory(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
     return _figure(frame, PEAK_MEMORY, styles)
 
 
+def energy(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
+    """Energy of a call over its tokens."""
+    return _figure(frame, ENERGY, styles)
+
+
 def speedup(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
-    """Latency of the anchor over latency; the anchor is the line at 1."""
-    figure = _figure(frame, SPEEDUP, styles)
-    for panel in figure.axes:
-        panel.axhline(1.0, color=theme.INK, linewidth=0.9, zorder=1.5, gid="anchor")
-    return figure
+    """Latency of the anchor over latency; the anchor is the line at 1.
+
+    Where a series overtakes it is marked with its interval, and written for those that a level is
+    about.
+    """
+    styles = styles or series_styles(frame)
+    grid = _grid(frame, SPEEDUP, styles)
+    found = crossover.overtaking_table(frame)
+    for mode, row in zip(grid.modes, grid.page.rows, strict=True):
+        notes = []
+        for ndim, panel in zip(grid.ndims, row, strict=True):
+            here = [o for o in found if (o.mode, o.ndim) == (mode, ndim) and o.seq_len is not None]
+            _draw_crossings(panel, here, styles)
+            notes.append(_crossing_notes(here, styles))
+        corners.write(row, notes)
+        for panel in row:
+            _value_axis(panel, SPEEDUP, *panel.get_ylim(), is_first=panel is row[0])
+    return grid.page.figure
 
 
 def series_styles(frame: pd.DataFrame) -> dict[str, theme.Style]:
@@ -60,10 +99,14 @@ def series_styles(frame: pd.DataFrame) -> dict[str, theme.Style]:
 
 
 def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figure:
+    return _grid(frame, metric, styles).page.figure
+
+
+def _grid(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> _Grid:
     cases = frames.records(frame)
     drawn = [c for c in cases if is_drawn(c, metric)]
     styles = styles or series_styles(frame)
-    panels = sorted({int(c["ndim"]) for c in drawn if c["ndim"]}) or [1]
+    modes, panels = layout.modes_and_ndims(drawn)
     names = frames.unique(c["series"] for c in sorted(drawn, key=series.sort_key))
     is_single = len({c["seq_len"] for c in drawn}) == 1
     dodge = _dodge(names) if is_single else {}
@@ -73,26 +116,57 @@ def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figur
     failures = theme.failure_order(c["status"] for c in drawn if not frames.is_timed(c))
     page = layout.page(
         num_panels=len(panels),
+        num_rows=len(modes),
         legend=[legend, [_failure_key(status) for status in failures]],
         title=words.figure_title(cases, metric.title),
         subtitle=words.figure_subtitle(cases, metric.title),
-        note=words.unsupported_note(cases),
+        note=" ".join(filter(None, (metric.note, words.unsupported_note(cases)))),
         footer=words.footer(cases),
     )
-    rows = [_failure_rows(c for c in drawn if c["ndim"] == ndim) for ndim in panels]
-    low, high = _value_limits(drawn, metric, rows)
-    for panel, ndim, failed in zip(page.panels, panels, rows, strict=True):
-        here = [c for c in drawn if c["ndim"] == ndim]
-        panel.set_title(words.dimensions(ndim), loc="left", **theme.text_style(theme.TEXT_PT))
-        _length_axis(panel, [c["seq_len"] for c in drawn])
-        _value_axis(panel, metric, low, high, is_first=panel is page.panels[0])
-        for name in names:
-            own = [c for c in here if c["series"] == name]
-            _draw_series(panel, own, metric, styles[name], dodge.get(name))
-            if is_single and len(panels) == 1 and len(names) <= MAX_VALUE_LABELS:
-                _draw_values(panel, own, metric, dodge[name])
-        _draw_failures(panel, failed, metric, styles, dodge)
-    return page.figure
+    for mode, row in zip(modes, page.rows, strict=True):
+        of_mode = [c for c in drawn if c["mode"] == mode]
+        failed = [_failure_rows(c for c in of_mode if c["ndim"] == ndim) for ndim in panels]
+        low, high = _value_limits(of_mode, metric, failed)
+        for panel, ndim, lost in zip(row, panels, failed, strict=True):
+            panel.set_title(layout.panel_title(modes, mode, ndim), **layout.TITLE_STYLE)
+            _length_axis(panel, [c["seq_len"] for c in drawn], is_last=row is page.rows[-1])
+            _value_axis(panel, metric, low, high, is_first=panel is row[0])
+            here = [c for c in of_mode if c["ndim"] == ndim]
+            for name in names:
+                own = [c for c in here if c["series"] == name]
+                _draw_series(panel, own, metric, styles[name], dodge.get(name))
+                if is_single and len(panels) == 1 and len(names) <= MAX_VALUE_LABELS:
+                    _draw_values(panel, own, metric, dodge[name])
+            _draw_failures(panel, lost, metric, styles, dodge)
+    return _Grid(page, modes, panels)
+
+
+def _draw_crossings(panel: Axes, here: Sequence[Overtaking], styles: Styles) -> None:
+    """The line of the anchor, and where others cross it."""
+    panel.axhline(1.0, color=theme.INK, linewidth=0.9, zorder=1.5, gid="anchor")
+    for line in here:
+        assert line.seq_len is not None
+        colour = styles[line.series].colour
+        ends = [line.lo or line.seq_len, line.hi or line.seq_len]
+        panel.plot(ends, [1.0, 1.0], color=colour, linewidth=4, alpha=0.5, solid_capstyle="butt")
+        panel.plot(
+            [line.seq_len],
+            [1.0],
+            marker="o",
+            markersize=6,
+            markerfacecolor=theme.PAPER,
+            markeredgecolor=colour,
+            markeredgewidth=1.4,
+            linestyle="none",
+            zorder=5,
+            gid=f"crossing:{line.series}",
+        )
+
+
+def _crossing_notes(here: Sequence[Overtaking], styles: Styles) -> list[corners.Note]:
+    """The crossings of the headline series in words; their intervals are drawn."""
+    told = [o for o in here if o.contender == words.HEADLINE.get(o.level, "ena")]
+    return [(crossover.text(o), styles[o.series]) for o in told[:MAX_CROSSINGS_TOLD]]
 
 
 def _draw_series(
@@ -183,16 +257,18 @@ def _value_limits(
     return axes.stretch(low, high, share, at_top=metric.is_worse_higher)
 
 
-def _length_axis(panel: Axes, lengths: Sequence[int]) -> None:
+def _length_axis(panel: Axes, lengths: Sequence[int], *, is_last: bool) -> None:
     ticks = axes.length_ticks(lengths)
     panel.set_xscale("log", base=2)
     room = 2**0.6 if len(ticks) == 1 else (ticks[-1] / ticks[0]) ** 0.06 if ticks else 2.0
     if ticks:
         panel.set_xlim(ticks[0] / room, ticks[-1] * room)
     panel.xaxis.set_major_locator(FixedLocator(ticks))
-    panel.xaxis.set_major_formatter(FixedFormatter(axes.length_labels(ticks)))
+    shown = axes.length_labels(ticks) if is_last else [""] * len(ticks)
+    panel.xaxis.set_major_formatter(FixedFormatter(shown))
     panel.xaxis.set_minor_locator(NullLocator())
-    panel.set_xlabel("sequence length (tokens, 1k = 1024)", **theme.text_style(theme.TEXT_PT))
+    if is_last:
+        panel.set_xlabel(words.LENGTH_AXIS, **theme.text_style(theme.TEXT_PT))
 
 
 def _value_axis(panel: Axes, metric: Metric, low: float, high: float, *, is_first: bool) -> None:
@@ -244,11 +320,3 @@ def _failure_marker(status: str) -> dict[str, Any]:
         "markersize": 7,
         "markeredgewidth": 0.2 if status in theme.SIGNS else 0.8,
     }
-
-
-METRICS: tuple[tuple[Metric, Callable[..., Figure]], ...] = (
-    (LATENCY, latency),
-    (SPEEDUP, speedup),
-    (THROUGHPUT, throughput),
-    (PEAK_MEMORY, peak_memory),
-)

@@ -13,9 +13,6 @@ from reports.scaling import Crossover, Scaling
 
 Record = dict[str, Any]
 
-HEADLINE = {"op": "sliding_tile"}
-"""Whose speed-up a level is about; `ena` where nothing else is named."""
-
 _NUMBER = re.compile(r"\d[\d.,]*")
 _AMOUNTS = (re.compile(r"(\d[\d,]*(?:\.\d+)?)%"), re.compile(r"(\d[\d,]*(?:\.\d+)?)"))
 """A percentage, else any number."""
@@ -108,7 +105,7 @@ def sentences(frame: pd.DataFrame, table: Sequence[Scaling]) -> list[str]:
     say_setting = len({key[2:4] for key in blocks}) > 1
     found = []
     for lines in blocks.values():
-        headline = [n for n in lines if n.contender == HEADLINE.get(n.level, "ena")]
+        headline = [n for n in lines if n.contender == words.HEADLINE.get(n.level, "ena")]
         if headline:
             first = lines[0]
             place = f"{words.heading(first.level, first.mode)}, {first.ndim}-D"

@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from itertools import product
 from typing import Any
 
+import matplotlib
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.markers import MarkerStyle
 from matplotlib.path import Path
 from matplotlib.transforms import Affine2D
@@ -30,6 +32,21 @@ _PREFERRED = {
     "delta_rule": (GREEN, ORANGE),
     "scan": (PURPLE,),
 }
+PARTS = {
+    "attention": BLUE,
+    "recurrence": GREEN,
+    "permutation": ORANGE,
+    "projections": PURPLE,
+    "mlp": SKY,
+    "norm": GREY,
+    "other": "#d5d7da",
+    "parameters": PURPLE,
+    "inputs": ORANGE,
+    "activations": SKY,
+}
+"""Colours of what a whole is made of, time or memory."""
+SLOWER, FASTER = VERMILLION, BLUE
+"""Ends of the scale of speed-ups."""
 MARKERS = ("o", "s", "^", "D", "v", "P", "<", "p", ">", "h")
 DASHES: tuple[Any, ...] = ("-", (0, (5, 2)), (0, (1.5, 1.5)), (0, (6, 2, 1.5, 2)))
 
@@ -101,6 +118,19 @@ def _take(
     if look is not None:
         looks.remove(look)
         taken[name] = look
+
+
+def ramp(number: int) -> list[str]:
+    """Colours from light to dark for ordered values, told apart in grey and by the colour-blind."""
+    scale = matplotlib.colormaps["viridis_r"]
+    places = [0.12 + 0.83 * i / max(number - 1, 1) for i in range(number)]
+    return [to_hex(scale(place)) for place in places]
+
+
+def ink_on(colour: Any) -> str:
+    """Black or white, whichever can be read on a colour."""
+    red, green, blue = to_rgb(colour)
+    return INK if 0.299 * red + 0.587 * green + 0.114 * blue > 0.55 else PAPER
 
 
 def failure_order(statuses: Iterable[str]) -> list[str]:

@@ -17,6 +17,9 @@ MODES = {
     "fwdbwd": "forward and backward",
     "step": "training step",
 }
+LENGTH_AXIS = "sequence length (tokens, 1k = 1024)"
+HEADLINE = {"op": "sliding_tile"}
+"""Whose speed-up a level is about; `ena` where nothing else is named."""
 STATUS_WORDS = {
     "ok": "ok",
     "oom": "out of memory",
@@ -60,11 +63,17 @@ def dimensions(ndim: int) -> str:
 
 
 def figure_title(cases: Sequence[Record], quantity: str) -> str:
-    """`Layer, forward: latency`; a speed-up says over what."""
+    """`Layer, forward: latency`, of several modes `Layer: latency`; a speed-up says over what."""
     if not cases:
         return quantity
     over = f" over {anchor_phrase(cases)}" if quantity == "speed-up" else ""
-    return f"{heading(cases[0]['level'], cases[0]['mode'])}: {quantity}{over}"
+    return f"{level_heading(cases)}: {quantity}{over}"
+
+
+def level_heading(cases: Sequence[Record]) -> str:
+    """`Layer, forward`, of several modes `Layer`."""
+    level, modes = str(cases[0]["level"]), frames.unique(c["mode"] for c in cases)
+    return heading(level, modes[0]) if len(modes) == 1 else LEVELS.get(level, level)
 
 
 def anchor_phrase(cases: Sequence[Record]) -> str:
@@ -98,6 +107,24 @@ def unsupported_note(cases: Sequence[Record], width: int = 110) -> str:
         return ""
     lead = "Not drawn because unsupported (some lengths or all; reasons in the table): "
     return textwrap.shorten(lead + "; ".join(missing), width, placeholder=" ...")
+
+
+def failure_note(cases: Sequence[Record], width: int = 170) -> str:
+    """Which cases ran and gave no number, by status, for figures that cannot place them."""
+    found: dict[str, dict[str, list[int]]] = {}
+    for case in cases:
+        if not frames.is_timed(case) and case["status"] != "unsupported" and case["seq_len"]:
+            own = found.setdefault(case["status"], {}).setdefault(case["series"], [])
+            own.append(case["seq_len"])
+    parts = [
+        f"{STATUS_WORDS.get(status, status)}: {name} at "
+        f"{', '.join(units.tokens(n) for n in sorted(set(lengths)))}"
+        for status, series_ in found.items()
+        for name, lengths in series_.items()
+    ]
+    if not parts:
+        return ""
+    return textwrap.shorten(f"Without a result: {'; '.join(parts)}.", width, placeholder=" ...")
 
 
 def footer(cases: Sequence[Record]) -> str:
