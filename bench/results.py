@@ -41,6 +41,7 @@ class RunDirectory:
         self.path = path
         self.log_path = path / "log.txt"
         self._results = path / "results"
+        self._whole: dict[Path, tuple[int, ...]] = {}
 
     @staticmethod
     def prepare(path: Path) -> None:
@@ -118,9 +119,21 @@ class RunDirectory:
         return tuple(Case.from_dict(values) for values in self._document["cases"])
 
     def has(self, case_id: str, round: int) -> bool:
-        """Whether that measurement is finished, by whichever process; a damaged file is not."""
+        """Whether that measurement is finished, by whichever process; a damaged file is not.
+
+        A file that was found whole is not read again until it changes.
+        """
         path = self._row_path(case_id, round)
-        return path.exists() and isinstance(next(read_all([path])), pa.Table)
+        try:
+            found = path.stat()
+        except FileNotFoundError:
+            return False
+        version = (found.st_ino, found.st_mtime_ns, found.st_size)
+        if self._whole.get(path) != version:
+            if not isinstance(next(read_all([path])), pa.Table):
+                return False
+            self._whole[path] = version
+        return True
 
     def damaged(self, case_id: str, round: int) -> Path | None:
         """The file of a measurement that cannot be read, which writing the row replaces."""

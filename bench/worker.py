@@ -189,5 +189,16 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     return parser.parse_args(arguments)
 
 
+def _leave(code: int) -> None:
+    """End at once, after everything that was written is out.
+
+    What libraries do at exit is no concern of a run: some of them list objects that they count as
+    leaked, which would fill the log.
+    """
+    for stream in (sys.stdout, sys.stderr):
+        stream.flush()
+    os._exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    _leave(main())

@@ -179,5 +179,5 @@ def test_a_slower_revision_is_found(tmp_path):
     assert set(pair.baseline["status"]) == set(pair.candidate["status"]) == {"ok"}
     assert said == [
         "1 case in 3 rounds each of old and new",
-        "1 case again, before any of them fails",
+        "1 case again, before any of them fails (batch 1 of 3 at most)",
     ]

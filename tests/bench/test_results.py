@@ -19,6 +19,7 @@ from bench import disk
 from bench.case import Case
 from bench.errors import StorageError
 from bench.outcome import columns_of, identity
+from bench.parquet import read_all
 from bench.results import RunDirectory, export, load
 from bench.row import SCHEMA_VERSION, Row, arrow_schema
 from bench.toml import toml_text
@@ -158,6 +159,23 @@ def test_a_damaged_row_does_not_count_as_finished_and_is_replaced(full_run):
     assert full_run.has(case.case_id, 1)
     assert full_run.damaged(case.case_id, 1) is None
     assert full_run.damaged(case.case_id, 2) is None
+
+
+def test_a_finished_row_is_read_once_and_again_only_if_its_file_changed(full_run, monkeypatch):
+    case = CASES[1]
+    read = []
+    monkeypatch.setattr(
+        "bench.results.read_all", lambda paths: (read.extend(paths), read_all(paths))[1]
+    )
+    assert [full_run.has(case.case_id, 1) for _ in range(3)] == [True] * 3
+    assert full_run.damaged(case.case_id, 1) is None
+    assert len(read) == 1
+    victim = full_run.path / "results" / f"{case.case_id}-r1.parquet"
+    victim.write_bytes(victim.read_bytes()[:-9])
+    assert not full_run.has(case.case_id, 1)
+    victim.unlink()
+    assert not full_run.has(case.case_id, 1)
+    assert len(read) == 2
 
 
 def test_a_file_of_another_schema_version_is_named_and_the_rest_is_read(full_run):
