@@ -190,7 +190,11 @@ function listen(host, svg, points, panel) {
     }
     ring.setAttribute("cx", point.x);
     ring.setAttribute("cy", point.y);
-    tooltip.show(host, point, caseLines(point.record, series[point.record.line], panel.quantity));
+    const frame = svg.getBoundingClientRect();
+    const scale = frame.width / panel.width;
+    const below = frame.top - host.getBoundingClientRect().top;
+    const at = { x: point.x * scale, y: below + point.y * scale };
+    tooltip.show(host, at, caseLines(point.record, series[point.record.line], panel.quantity));
   };
   const pick = (event) => {
     const frame = svg.getBoundingClientRect();

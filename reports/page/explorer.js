@@ -183,15 +183,15 @@ const explorer = {
 /** Radio buttons in a row. */
 function choice(name, title, options) {
   if (options.length < 2) return "";
-  const box = element("fieldset", { class: "choice" }, element("legend", { text: title }));
+  const list = element("div", { class: "options" });
   options.forEach(([value, text], index) => {
     const id = `${name}-${index}`;
     const input = element("input", { type: "radio", name, id, value });
     input.checked = explorer.state[name] === value;
     input.addEventListener("change", () => explorer.set(name, value));
-    box.append(element("span", {}, input, element("label", { for: id, text })));
+    list.append(element("span", {}, input, element("label", { for: id, text })));
   });
-  return box;
+  return element("fieldset", { class: "choice" }, element("legend", { text: title }), list);
 }
 
 function settingChoice(settings) {

@@ -11,8 +11,9 @@ const tooltip = {
     const { offsetWidth: width, offsetHeight: height } = tooltip.box;
     const left = Math.min(Math.max(at.x - width / 2, 0), Math.max(host.clientWidth - width, 0));
     const above = at.y - height - 14;
+    const isAbove = host.getBoundingClientRect().top + above >= 0;
     tooltip.box.style.left = `${left}px`;
-    tooltip.box.style.top = `${above >= -host.offsetTop ? above : at.y + 16}px`;
+    tooltip.box.style.top = `${isAbove ? above : at.y + 16}px`;
     document.getElementById("spoken").textContent = content.map(spoken).join(". ");
   },
 
