@@ -77,6 +77,13 @@ def head_dim_at_most(limit: int) -> Rule:
     return rule
 
 
+def head_dim_of_triton_delta_rule(case: Case) -> str | None:
+    most = 128 if case.dtype == "float32" else 256
+    if not 16 <= case.head_dim <= most:
+        return f"head_dim {case.head_dim} is outside 16 to {most} of {case.dtype}"
+    return None
+
+
 def head_dim_power_of_two(case: Case) -> str | None:
     if case.head_dim & (case.head_dim - 1) or case.head_dim < 16:
         return f"head_dim {case.head_dim} is not a power of two of at least 16"
@@ -186,7 +193,17 @@ _SLIDING_TILE = (
 _AROUND_TRITON = (r"short_conv_(fwd|bwd)_kernel", r"head_norm_(fwd|bwd)_kernel")
 _DELTA_RULE = (
     _Part(impl="reference"),
-    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 2))),
+    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 3))),
+    _Part(
+        impl="triton",
+        needs=("triton",),
+        devices=("cuda",),
+        dtypes=SINGLE_AND_HALF,
+        rules=(head_dim_of_triton_delta_rule,),
+        cuda=(r"(?<![a-z_])delta_rule_\w+_kernel|chunk_matrices_kernel",),
+        around=_AROUND_TRITON,
+        rank=(("cuda", 1),),
+    ),
     _Part(
         impl="fla",
         needs=("fla",),
@@ -195,7 +212,7 @@ _DELTA_RULE = (
         rules=(head_dim_at_most(256),),
         cuda=(r"delta_rule|wy_repr|w_u_",),
         around=_AROUND_TRITON,
-        rank=(("cuda", 1),),
+        rank=(("cuda", 2),),
     ),
 )
 _SCAN = (

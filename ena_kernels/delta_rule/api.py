@@ -1,6 +1,7 @@
 """The delta rule: one signature, checked once, for every implementation (SPEC section 3)."""
 
 from importlib import import_module
+from types import ModuleType
 
 import torch
 from torch import Tensor
@@ -11,10 +12,12 @@ from ena_kernels.errors import ShapeError
 IMPLS = {
     "reference": "ena_kernels.delta_rule.reference",
     "eager": "ena_kernels.delta_rule.eager",
+    "triton": "ena_kernels.delta_rule.triton",
     "fla": "ena_kernels.delta_rule.fla",
 }
 """Name to module; a module is imported on its first call and offers `forward`."""
 
+_MODULES: dict[str, ModuleType] = {}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
 
@@ -45,8 +48,9 @@ def delta_rule(
         initial_state: ``[B, H, D, E]``, float32 (float64 for float64 inputs). Default: zeros.
         output_final_state: Also return the state after the last token.
         qk_l2norm: Divide each q and k by ``sqrt(|x|^2 + 1e-6)`` first.
-        impl: ``"reference"`` (token by token, the specification), ``"eager"`` (chunks, any device)
-            or ``"fla"`` (CUDA, half precision).
+        impl: ``"reference"`` (token by token, the specification), ``"eager"`` (chunks, any device),
+            ``"triton"`` (CUDA, head dims 16 to 256, in float32 to 128) or ``"fla"`` (CUDA, half
+            precision).
     Returns:
         The output ``[B, H, L, E]`` in ``q.dtype``, and the final state ``[B, H, D, E]`` in float32
         (float64 for float64 inputs), or None unless asked for. Both are differentiable in every
@@ -59,13 +63,13 @@ def delta_rule(
     """
     _check_tokens(q, k, v, beta, names="BHL")
     _check_state(initial_state, q, v, name="initial_state")
-    forward = _load(impl)
-    return forward(
+    module = _MODULES[_loaded(impl)]
+    return module.forward(
         q,
         k,
         v,
         beta,
-        scale=q.shape[-1] ** -0.5 if scale is None else scale,
+        scale=q.shape[-1] ** -0.5 if scale is None else float(scale),
         initial_state=initial_state,
         output_final_state=output_final_state,
         qk_l2norm=qk_l2norm,
@@ -103,14 +107,20 @@ def delta_rule_step(
     return step(q, k, v, beta, state, scale=scale, qk_l2norm=qk_l2norm)
 
 
-def _load(impl: str):
+@torch.compiler.assume_constant_result
+def _loaded(impl: str) -> str:
+    """Name of an implementation that is in `_MODULES` from now on.
+
+    A compiler that traces `delta_rule` calls this as it is, for it cannot trace an import.
+    """
     if impl not in IMPLS:
         raise ShapeError(
             f"impl {impl!r} is unknown to delta_rule",
             expected=f"one of {', '.join(IMPLS)}",
             try_='impl="eager"',
         )
-    return import_module(IMPLS[impl]).forward
+    _MODULES[impl] = import_module(IMPLS[impl])
+    return impl
 
 
 def _check_tokens(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, names: str) -> None:

@@ -12,7 +12,11 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from ena_kernels.delta_rule.backward_kernels import rebuild_kernel, scan_kernel, token_kernel
+from ena_kernels.delta_rule.backward_kernels import (
+    delta_rule_rebuild_kernel,
+    delta_rule_scan_kernel,
+    delta_rule_token_kernel,
+)
 from ena_kernels.delta_rule.forward import (
     BLOCK_R,
     CHAIN_ROWS,
@@ -23,8 +27,23 @@ from ena_kernels.delta_rule.forward import (
 )
 from ena_kernels.delta_rule.forward_kernels import chain_kernel
 
-WHOLE_VALUE_DIMS = (64, 128)
-"""Padded value dims that the token kernel takes at once, others in blocks of BLOCK_R."""
+
+class Config(NamedTuple):
+    """Launch of one kernel; `rows` of E that a program takes at once."""
+
+    rows: int
+    num_warps: int
+    num_stages: int
+
+
+REBUILD = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
+SCAN = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
+TOKEN = {64: Config(64, 4, 1), 128: Config(128, 8, 1), 256: Config(64, 8, 1)}
+"""Configurations by the wider of the padded head dims, in half precision."""
+
+SINGLE_REBUILD = SINGLE_SCAN = {64: Config(64, 4, 1), 128: Config(64, 4, 1)}
+SINGLE_TOKEN = {64: Config(32, 8, 1), 128: Config(32, 8, 1)}
+"""And in float32."""
 
 
 class Gradients(NamedTuple):
@@ -35,6 +54,16 @@ class Gradients(NamedTuple):
     v: Tensor
     beta: Tensor
     initial_state: Tensor
+
+    @classmethod
+    def empty_for(cls, q: Tensor, k: Tensor, v: Tensor, beta: Tensor) -> "Gradients":
+        """Not yet written."""
+        B, H, L, D = q.shape
+        return cls(
+            *(x.new_empty(B, L, H, x.shape[-1]).transpose(1, 2) for x in (q, k, v)),
+            beta.new_empty(B, L, H).transpose(1, 2),
+            q.new_empty(B, H, D, v.shape[-1], dtype=torch.float32),
+        )
 
 
 def backward(
@@ -60,9 +89,8 @@ def backward(
     num_chunks = -(-L // CHUNK)
     segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks)
     num_segments = -(-num_chunks // segment_chunks)
-    dq, dk, dv = (x.new_empty(B, L, H, x.shape[-1]).transpose(1, 2) for x in (q, k, v))
-    dbeta = beta.new_empty(B, L, H).transpose(1, 2)
-    dinitial = q.new_empty(B, H, D, E, dtype=torch.float32)
+    result = Gradients.empty_for(q, k, v, beta)
+    dq, dk, dv, dbeta, dinitial = result
     states, grads = (q.new_empty(B * H * num_chunks, EP, DP) for _ in range(2))
     y = q.new_empty(B * H, L, E)
     links = q.new_empty(B * H, num_segments - 1, EP, DP, dtype=torch.float32)
@@ -77,21 +105,23 @@ def backward(
         "C": CHUNK,
         "PRECISION": precision(q.dtype),
     }
-    row_blocks = EP // BLOCK_R
-    rebuild_kernel[(B * H * num_segments * row_blocks,)](
+    rebuild, scan, token = _configs(q, DP, EP)
+    delta_rule_rebuild_kernel[(B * H * num_segments * (EP // rebuild.rows),)](
         *(k, v, n, scalars, initial, transfer, states, y, *cut, *k_, *v_),
-        BLOCK_R=BLOCK_R,
-        num_stages=2,
+        BLOCK_R=rebuild.rows,
+        num_warps=rebuild.num_warps,
+        num_stages=rebuild.num_stages,
         **sizes,
     )
     for is_local in (True, False) if num_segments > 1 else (False,):
         scanned = num_segments - 1 if is_local else num_segments
-        scan_kernel[(B * H * scanned * row_blocks,)](
+        delta_rule_scan_kernel[(B * H * scanned * (EP // scan.rows),)](
             *(q, k, n, scalars, grad_o, last, links, grads, dv, dinitial),
             *(*cut, *q_, *k_, *do_, *dv_),
-            BLOCK_R=BLOCK_R,
+            BLOCK_R=scan.rows,
             LOCAL=is_local,
-            num_stages=2,
+            num_warps=scan.num_warps,
+            num_stages=scan.num_stages,
             **sizes,
         )
         if is_local and num_segments > 2:
@@ -105,13 +135,23 @@ def backward(
                 PRECISION="tf32x3",
                 num_warps=8,
             )
-    token_kernel[(B * H * num_chunks,)](
+    delta_rule_token_kernel[(B * H * num_chunks,)](
         *(q, k, scalars, grad_o, states, grads, y, dq, dk, dv, dbeta),
         *(0.0 if scale == 0 else 1 / scale, H, L, num_chunks, B * H * L),
         *(*q_, *k_, *do_, *dq_, *dv_),
-        BLOCK_E=EP if EP in WHOLE_VALUE_DIMS else BLOCK_R,
+        BLOCK_E=token.rows if EP % token.rows == 0 else BLOCK_R,
         L2NORM=qk_l2norm,
-        num_warps=8 if max(DP, EP) > 64 else 4,
+        num_warps=token.num_warps,
+        num_stages=token.num_stages,
         **sizes,
     )
-    return Gradients(dq, dk, dv, dbeta, dinitial)
+    return result
+
+
+def _configs(q: Tensor, DP: int, EP: int) -> tuple[Config, Config, Config]:
+    """Configurations of rebuild, scan and token."""
+    width = 64 if max(DP, EP) <= 64 else 128 if max(DP, EP) <= 128 else 256
+    is_single = q.dtype == torch.float32
+    tables = (SINGLE_REBUILD, SINGLE_SCAN, SINGLE_TOKEN) if is_single else (REBUILD, SCAN, TOKEN)
+    rebuild, scan, token = (table[width] for table in tables)
+    return rebuild, scan, token

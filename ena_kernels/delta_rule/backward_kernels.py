@@ -15,10 +15,10 @@ and ``dx - x <dx, x> r_x^2`` of both where they are normalised. tril and triu ke
 stril and striu do not. No product takes the transpose of another one, which some versions of
 Triton get wrong on Hopper: they are computed both ways round. No division by b: it may be 0.
 
-    rebuild_kernel    per segment: S of every chunk, and Y
-    scan_kernel       per segment from its end: G of every chunk, and -Z; once before without
-                      either for the gradient that a segment adds, where there are segments
-    token_kernel      per chunk: dQ, dK, dV, db
+    rebuild    per segment: S of every chunk, and Y
+    scan       per segment from its end: G of every chunk, and -Z; once before without either for
+               the gradient that a segment adds, where there are segments
+    token      per chunk: dQ, dK, dV, db
 
 Moved per token and head at E = D, in rows of D values: rebuild 2 + C / D in and 1 + D / C out, scan
 3 + C / D in and 1 + D / C out, tokens 5 + 2 D / C in and 3 out.
@@ -52,7 +52,7 @@ def store_rows(ptr, x, start, cols, stride, end, NUM_COLS: tl.constexpr):
 
 
 @triton.jit
-def rebuild_kernel(
+def delta_rule_rebuild_kernel(
     k_ptr,
     v_ptr,
     n_ptr,
@@ -113,7 +113,7 @@ def rebuild_kernel(
 
 
 @triton.jit
-def scan_kernel(
+def delta_rule_scan_kernel(
     q_ptr,
     k_ptr,
     n_ptr,
@@ -212,7 +212,7 @@ def scan_kernel(
 
 
 @triton.jit
-def token_kernel(
+def delta_rule_token_kernel(
     q_ptr,
     k_ptr,
     scalars_ptr,

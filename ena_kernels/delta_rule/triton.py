@@ -1,15 +1,20 @@
-"""The delta rule in Triton, forward only: checks, then the launches of `forward`.
+"""The delta rule in Triton, forward and backward, as operators of PyTorch.
 
-Head dims 16 to 256, float16, bfloat16 and float32, any strides in B, H and L. There is no backward
-yet: arguments that ask for a gradient are refused.
+Tokens are read in place whatever the strides of batch, heads and tokens; the output and the
+gradients are stored as ``[B, L, H, D]``, so that merging heads copies nothing. The operators trace,
+and capture into CUDA graphs. The backward computes the states of chunks once more; kept for it are
+the inputs, ``C`` values and three numbers per token and head, and the states and maps of segments.
 """
 
 import torch
-import triton
 from torch import Tensor
 
-from ena_kernels.delta_rule.forward import forward as launch
+from ena_kernels.delta_rule import backward as gradients
+from ena_kernels.delta_rule import forward as outputs
 from ena_kernels.errors import UnsupportedError
+from ena_kernels.operands import dense, require_kernels
+
+LEAST_HEAD_DIM, MOST_HEAD_DIM, MOST_HEAD_DIM_IN_SINGLE = 16, 256, 128
 
 
 def forward(
@@ -24,49 +29,141 @@ def forward(
     qk_l2norm: bool,
     segment_chunks: int | None = None,
 ) -> tuple[Tensor, Tensor | None]:
-    """Output ``[B, H, L, E]`` and the last state; ``segment_chunks`` changes only the cost.
+    """Output ``[B, H, L, E]`` and the last state; differentiable, once.
+
+    ``segment_chunks``, the chunks that run one after the other, changes only cost and rounding.
 
     Raises:
-        UnsupportedError: a gradient is asked for, float64, or a head dim outside 16 to 256.
+        UnsupportedError: a device without Triton kernels, float64, or a head dim outside 16 to 256
+            (to 128 in float32).
     """
-    _check(q, k, v, beta, initial_state)
-    q, k, v = (x if x.stride(-1) == 1 else x.contiguous() for x in (q, k, v))
-    run = launch(
-        q,
-        k,
-        v,
+    most = MOST_HEAD_DIM_IN_SINGLE if q.dtype == torch.float32 else MOST_HEAD_DIM
+    for name, x in (("q", q), ("v", v)):
+        if not LEAST_HEAD_DIM <= x.shape[-1] <= most:
+            raise UnsupportedError(
+                f"impl 'triton' has no kernel for head dim {x.shape[-1]} of {name}",
+                expected=f"head dims of q and v from {LEAST_HEAD_DIM} to {most}",
+                try_="impl='eager'",
+            )
+    B, H, L, _ = q.shape
+    if segment_chunks is None:
+        segment_chunks = outputs.segment_chunks_of(B * H, -(-L // outputs.CHUNK))
+    o, final_state, *_ = torch.ops.ena_kernels.delta_rule(
+        q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks
+    )
+    return o, final_state if output_final_state else None
+
+
+def _forward_op(q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks):
+    require_kernels(q)
+    return outputs.forward(
+        *(dense(x) for x in (q, k, v)),
         beta,
         initial_state,
         scale=scale,
         qk_l2norm=qk_l2norm,
         segment_chunks=segment_chunks,
     )
-    return run.o, run.final_state if output_final_state else None
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, initial_state: Tensor | None) -> None:
-    tensors = (q, k, v, beta, *(() if initial_state is None else (initial_state,)))
-    if torch.is_grad_enabled() and any(x.requires_grad for x in tensors):
-        raise UnsupportedError(
-            "a gradient is asked for, and the Triton delta rule has none",
-            expected="a call without gradients for impl triton",
-            try_='torch.no_grad(), or impl="eager"',
-        )
-    if q.dtype == torch.float64:
-        raise UnsupportedError(
-            "q is float64, which the Triton kernels do not compute in",
-            expected="float16, bfloat16 or float32 for impl triton",
-            try_='q.float() and the same for k, v and beta, or impl="eager"',
-        )
-    if not (16 <= q.shape[-1] <= 256 and 16 <= v.shape[-1] <= 256):
-        raise UnsupportedError(
-            f"head dims {q.shape[-1]} and {v.shape[-1]} are outside what the kernels are made for",
-            expected="head dims of q and v from 16 to 256 for impl triton",
-            try_='impl="eager"',
-        )
-    if q.device.type != "cuda" and not triton.knobs.runtime.interpret:
-        raise UnsupportedError(
-            f"q is on {q.device.type}, where Triton kernels do not run",
-            expected="tensors on a CUDA device for impl triton",
-            try_='impl="eager", or q.cuda() and the same for the other tensors',
-        )
+def _backward_op(
+    grad_o,
+    grad_final,
+    q,
+    k,
+    v,
+    beta,
+    initial_state,
+    n,
+    scalars,
+    transfer,
+    scale,
+    qk_l2norm,
+    segment_chunks,
+):
+    return gradients.backward(
+        *(dense(grad_o), grad_final),
+        *(dense(x) for x in (q, k, v)),
+        *(beta, initial_state, n, scalars, transfer),
+        scale=scale,
+        qk_l2norm=qk_l2norm,
+        segment_chunks=segment_chunks,
+    )
+
+
+def _setup_context(ctx, inputs, output):
+    q, k, v, beta, initial_state, *ctx.options = inputs
+    _, _, n, scalars, transfer = output
+    ctx.save_for_backward(q, k, v, beta, initial_state, n, scalars, transfer)
+    ctx.set_materialize_grads(False)
+
+
+def _autograd(ctx, grad_o, grad_final, *unused):
+    q, k, v, beta, initial_state, *kept = ctx.saved_tensors
+    if grad_o is None:
+        grad_o = torch.zeros_like(v)
+    *grads, grad_initial = torch.ops.ena_kernels.delta_rule_backward(
+        grad_o, grad_final, q, k, v, beta, initial_state, *kept, *ctx.options
+    )
+    return *grads, None if initial_state is None else grad_initial, None, None, None
+
+
+def _refuse_second_derivative(ctx, *grads):
+    raise UnsupportedError(
+        "impl 'triton' has no second derivative",
+        expected="gradients that are not differentiated again",
+        try_="impl='reference'",
+    )
+
+
+INPUTS = "Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? initial_state"
+OPTIONS = "float scale, bool qk_l2norm, SymInt segment_chunks"
+torch.library.define(
+    "ena_kernels::delta_rule",
+    f"({INPUTS}, {OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.define(
+    "ena_kernels::delta_rule_backward",
+    f"(Tensor grad_o, Tensor? grad_final, {INPUTS}, Tensor n, Tensor scalars, Tensor transfer, "
+    f"{OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
+)
+torch.library.impl("ena_kernels::delta_rule", ("cpu", "cuda"), _forward_op)
+torch.library.impl("ena_kernels::delta_rule_backward", ("cpu", "cuda"), _backward_op)
+
+
+@torch.library.register_fake("ena_kernels::delta_rule")
+def _forward_fake(q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks):
+    B, H, L, D = q.shape
+    DP, EP = outputs.padded(int(D), int(v.shape[-1]))
+    num_chunks = -(-L // outputs.CHUNK)
+    links = -(-num_chunks // segment_chunks) - 1
+    return (
+        q.new_empty(B, L, H, v.shape[-1]).transpose(1, 2),
+        q.new_empty(B, H, D, v.shape[-1], dtype=torch.float32),
+        q.new_empty(B * H * num_chunks, outputs.CHUNK, outputs.CHUNK),
+        q.new_empty(3, B * H, L, dtype=torch.float32),
+        q.new_empty(B * H, links, EP + DP, DP, dtype=torch.float32),
+    )
+
+
+@torch.library.register_fake("ena_kernels::delta_rule_backward")
+def _backward_fake(
+    grad_o,
+    grad_final,
+    q,
+    k,
+    v,
+    beta,
+    initial_state,
+    n,
+    scalars,
+    transfer,
+    scale,
+    qk_l2norm,
+    segment_chunks,
+):
+    return gradients.Gradients.empty_for(q, k, v, beta)
+
+
+torch.library.register_autograd("ena_kernels::delta_rule", _autograd, setup_context=_setup_context)
+torch.library.register_autograd("ena_kernels::delta_rule_backward", _refuse_second_derivative)

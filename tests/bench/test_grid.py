@@ -102,8 +102,8 @@ def test_a_tile_is_used_for_canvases_of_its_own_rank():
 def test_best_takes_the_preferred_installed_impl_and_the_case_names_it(everything_installed):
     grid = '[[cases]]\nseq_len = 4096\nsparsity = [0.0, 0.7]\ncontender = ["ena", "transformer"]'
     impls = {p.case.case_path.rsplit("-s")[-1][:4]: p.case.impl for p in plan(grid, "cuda")}
-    assert impls["0.00"] == "flash_attn_4+fla"
-    assert impls["0.70"] == "triton+fla"
+    assert impls["0.00"] == "flash_attn_4+triton"
+    assert impls["0.70"] == "triton"
 
 
 def test_best_without_libraries_is_what_torch_brings(nothing_installed):
