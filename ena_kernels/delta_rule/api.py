@@ -17,6 +17,9 @@ IMPLS = {
 }
 """Name to module; a module is imported on its first call and offers `forward`."""
 
+STEPS = ("reference", "triton")
+"""Those whose modules offer `step`."""
+
 _MODULES: dict[str, ModuleType] = {}
 _DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -63,6 +66,7 @@ def delta_rule(
     """
     _check_tokens(q, k, v, beta, names="BHL")
     _check_state(initial_state, q, v, name="initial_state")
+    _check_impl(impl)
     module = _MODULES[_loaded(impl)]
     return module.forward(
         q,
@@ -85,6 +89,7 @@ def delta_rule_step(
     *,
     scale: float | None = None,
     qk_l2norm: bool = False,
+    impl: str = "eager",
 ) -> tuple[Tensor, Tensor]:
     """One token of `delta_rule`, for decoding; calls in order give what one long call gives.
 
@@ -94,17 +99,20 @@ def delta_rule_step(
         beta: ``[B, H]``.
         state: ``[B, H, D, E]``, float32 (float64 for float64 inputs); left unchanged.
         scale, qk_l2norm: As in `delta_rule`.
+        impl: ``"triton"`` for one kernel, without gradients; with any other name of `delta_rule`
+            the reference takes the step.
     Returns:
         The output ``[B, H, E]`` in ``q.dtype`` and the next state.
     Raises:
-        ShapeError: shapes, dtypes or devices disagree.
+        ShapeError: shapes, dtypes or devices disagree, or `impl` is unknown.
+        UnsupportedError: `impl` cannot run these arguments here.
     """
-    from ena_kernels.delta_rule.reference import step
-
     _check_tokens(q, k, v, beta, names="BH")
     _check_state(state, q, v, name="state")
-    scale = q.shape[-1] ** -0.5 if scale is None else scale
-    return step(q, k, v, beta, state, scale=scale, qk_l2norm=qk_l2norm)
+    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    _check_impl(impl)
+    module = _MODULES[_loaded(impl if impl in STEPS else "reference")]
+    return module.step(q, k, v, beta, state, scale=scale, qk_l2norm=qk_l2norm)
 
 
 @torch.compiler.assume_constant_result
@@ -113,14 +121,17 @@ def _loaded(impl: str) -> str:
 
     A compiler that traces `delta_rule` calls this as it is, for it cannot trace an import.
     """
+    _MODULES[impl] = import_module(IMPLS[impl])
+    return impl
+
+
+def _check_impl(impl: str) -> None:
     if impl not in IMPLS:
         raise ShapeError(
             f"impl {impl!r} is unknown to delta_rule",
             expected=f"one of {', '.join(IMPLS)}",
             try_='impl="eager"',
         )
-    _MODULES[impl] = import_module(IMPLS[impl])
-    return impl
 
 
 def _check_tokens(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, names: str) -> None:

@@ -4,6 +4,7 @@ Tokens are read in place whatever the strides of batch, heads and tokens; the ou
 gradients are stored as ``[B, L, H, D]``, so that merging heads copies nothing. The operators trace,
 and capture into CUDA graphs. The backward computes the states of chunks once more; kept for it are
 the inputs, ``C`` values and three numbers per token and head, and the states and maps of segments.
+A step is one kernel and has no backward.
 """
 
 import torch
@@ -11,6 +12,7 @@ from torch import Tensor
 
 from ena_kernels.delta_rule import backward as gradients
 from ena_kernels.delta_rule import forward as outputs
+from ena_kernels.delta_rule import step_kernel
 from ena_kernels.errors import UnsupportedError
 from ena_kernels.operands import dense, require_kernels
 
@@ -52,6 +54,36 @@ def forward(
         q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks
     )
     return o, final_state if output_final_state else None
+
+
+def step(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    beta: Tensor,
+    state: Tensor,
+    *,
+    scale: float,
+    qk_l2norm: bool,
+) -> tuple[Tensor, Tensor]:
+    """One token: q, k ``[B, H, D]``, v ``[B, H, E]``, beta ``[B, H]``, state ``[B, H, D, E]``.
+
+    Raises:
+        UnsupportedError: a device without Triton kernels, float64, or a gradient is asked for.
+    """
+    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, beta, state)):
+        raise UnsupportedError(
+            "a gradient is asked for, and the step of impl 'triton' has none",
+            expected="a step without gradients, as for decoding",
+            try_="torch.no_grad(), or impl='eager'",
+        )
+    o, next_state = torch.ops.ena_kernels.delta_rule_step(q, k, v, beta, state, scale, qk_l2norm)
+    return o, next_state
+
+
+def _step_op(q, k, v, beta, state, scale, qk_l2norm):
+    require_kernels(q)
+    return step_kernel.step(q, k, v, beta, state, scale=scale, qk_l2norm=qk_l2norm)
 
 
 def _forward_op(q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks):
@@ -127,6 +159,12 @@ torch.library.define(
     f"(Tensor grad_o, Tensor? grad_final, {INPUTS}, Tensor n, Tensor scalars, Tensor transfer, "
     f"{OPTIONS}) -> (Tensor, Tensor, Tensor, Tensor, Tensor)",
 )
+torch.library.define(
+    "ena_kernels::delta_rule_step",
+    "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor state, float scale, bool qk_l2norm) "
+    "-> (Tensor, Tensor)",
+)
+torch.library.impl("ena_kernels::delta_rule_step", ("cpu", "cuda"), _step_op)
 torch.library.impl("ena_kernels::delta_rule", ("cpu", "cuda"), _forward_op)
 torch.library.impl("ena_kernels::delta_rule_backward", ("cpu", "cuda"), _backward_op)
 
@@ -144,6 +182,11 @@ def _forward_fake(q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks
         q.new_empty(3, B * H, L, dtype=torch.float32),
         q.new_empty(B * H, links, EP + DP, DP, dtype=torch.float32),
     )
+
+
+@torch.library.register_fake("ena_kernels::delta_rule_step")
+def _step_fake(q, k, v, beta, state, scale, qk_l2norm):
+    return v.new_empty(v.shape), state.new_empty(state.shape)
 
 
 @torch.library.register_fake("ena_kernels::delta_rule_backward")

@@ -423,6 +423,17 @@ def test_a_step_refuses_a_whole_sequence_and_a_foreign_state():
     token = [x[:, :, 0] for x in (q, k, v, beta)]
     with pytest.raises(ShapeError, match=r"state has shape \(1, 3, 5, 7\)"):
         delta_rule_step(*token, state[:1])
+    with pytest.raises(ShapeError, match="impl 'cuda' is unknown"):
+        delta_rule_step(*token, state, impl="cuda")
+
+
+def test_a_step_of_an_impl_without_one_is_that_of_the_reference():
+    q, k, v, beta, state = (x.detach() for x in make_inputs(1))
+    token = [x[:, :, 0] for x in (q, k, v, beta)]
+    expected = delta_rule_step(*token, state, impl="reference")
+    for impl in ("eager", "fla"):
+        for x, y in zip(delta_rule_step(*token, state, impl=impl), expected, strict=True):
+            assert torch.equal(x, y)
 
 
 def test_only_the_called_implementation_is_imported():
