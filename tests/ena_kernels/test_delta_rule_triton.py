@@ -121,7 +121,7 @@ def test_a_scale_of_zero_stops_the_gradient_of_normalised_queries():
 @pytest.mark.parametrize(
     ("dtype", "forward_limit", "gradient_limit"),
     # the update of a token, rounded to half precision, is a small difference of large sums here
-    [(torch.float16, 4e-3, 1e-2), (torch.float32, 1e-5, 1e-5)],
+    [(torch.float16, 4e-3, 2e-2), (torch.float32, 1e-5, 1e-5)],
     ids=["float16", "float32"],
 )
 def test_rounding_stays_within_bounds_for_hard_keys(kind, dtype, forward_limit, gradient_limit):
