@@ -157,3 +157,108 @@ def store_rows(
         tl.store(ptrs, x, mask=(channels < D)[None, :])
     else:
         tl.store(ptrs, x)
+
+
+@triton.jit
+def own_block(
+    block,
+    canvas_len,
+    seq_len,
+    GRID,
+    STEPS,
+    ROWS,
+    SIDES,
+    TILE: tl.constexpr,
+    NDIM: tl.constexpr,
+    VOLUME: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLIT: tl.constexpr,
+    CUT: tl.constexpr,
+    IS_TEXT: tl.constexpr,
+):
+    """The tokens of a program: its tile, the first token, the others' distance, which exist."""
+    BLOCKS: tl.constexpr = (VOLUME + BLOCK - 1) // BLOCK
+    if IS_TEXT:
+        number = 0
+        start = canvas_len + block * BLOCK
+        rows = tl.arange(0, BLOCK)
+        exist = start + rows < seq_len
+    else:
+        number = block // BLOCKS
+        extra, rows = block_tokens(block % BLOCKS, TILE, ROWS, NDIM, BLOCK, SPLIT)
+        start = first_token(number, GRID, STEPS, NDIM) + extra
+        exist = rows_exist(number, block % BLOCKS, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK, CUT)
+    return number, start.to(tl.int64), rows, exist
+
+
+@triton.jit
+def num_blocks_seen(SEEN, NDIM: tl.constexpr, VOLUME: tl.constexpr, BLOCK: tl.constexpr):
+    """Blocks of keys that a query tile sees."""
+    count = (VOLUME + BLOCK - 1) // BLOCK
+    for axis in tl.static_range(NDIM):
+        count = count * SEEN[axis]
+    return count
+
+
+@triton.jit
+def load_seen_keys(
+    i,
+    query_tile,
+    k_head,
+    v_head,
+    k_stride,
+    v_stride,
+    GRID,
+    SEEN,
+    STEPS,
+    ROWS,
+    SIDES,
+    TILE: tl.constexpr,
+    NDIM: tl.constexpr,
+    VOLUME: tl.constexpr,
+    CUT: tl.constexpr,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    SPLIT: tl.constexpr,
+    MASKED: tl.constexpr,
+    ALIKE: tl.constexpr,
+    OFFSET: tl.constexpr,
+):
+    """The i-th block of keys that a query tile sees: K and V ``[BLOCK, BLOCK_D]``, which exist.
+
+    ALIKE: K and V have the same stride.
+    """
+    BLOCKS: tl.constexpr = (VOLUME + BLOCK - 1) // BLOCK
+    token, number = seen_tile(query_tile, i // BLOCKS, GRID, SEEN, STEPS, NDIM)
+    extra, keys = block_tokens(i % BLOCKS, TILE, ROWS, NDIM, BLOCK, SPLIT)
+    exist = rows_exist(number, i % BLOCKS, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK, CUT)
+    token = (token + extra).to(tl.int64)
+    k_rows = keys.to(OFFSET) * k_stride
+    v_rows = k_rows if ALIKE else keys.to(OFFSET) * v_stride
+    k = load_rows(k_head + token * k_stride, k_rows, exist, D, BLOCK_D, MASKED)
+    v = load_rows(v_head + token * v_stride, v_rows, exist, D, BLOCK_D, MASKED)
+    return k, v, exist
+
+
+@triton.jit
+def load_text_keys(
+    token,
+    seq_len,
+    k_head,
+    v_head,
+    k_stride,
+    v_stride,
+    D: tl.constexpr,
+    BLOCK_D: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OFFSET: tl.constexpr,
+):
+    """Keys of the text from `token` on: as `load_seen_keys`."""
+    keys = tl.arange(0, BLOCK)
+    exist = token + keys < seq_len
+    place = tl.cast(token, tl.int64)
+    rows = keys.to(OFFSET)
+    k = load_rows(k_head + place * k_stride, rows * k_stride, exist, D, BLOCK_D, True)
+    v = load_rows(v_head + place * v_stride, rows * v_stride, exist, D, BLOCK_D, True)
+    return k, v, exist

@@ -14,12 +14,14 @@ import triton.language as tl
 
 from ena_kernels.sliding_tile.addresses import (
     block_tokens,
-    first_token,
     load_rows,
+    load_seen_keys,
+    load_text_keys,
+    num_blocks_seen,
     num_seeing,
+    own_block,
     rows_exist,
     seeing_tile,
-    seen_tile,
     store_rows,
 )
 
@@ -115,7 +117,6 @@ def sliding_tile_bwd_dq_kernel(
     OFFSET: tl.constexpr,
 ):
     BLOCKS_M: tl.constexpr = (VOLUME + BLOCK_M - 1) // BLOCK_M
-    BLOCKS_N: tl.constexpr = (VOLUME + BLOCK_N - 1) // BLOCK_N
     MASKED_M: tl.constexpr = CUT or IS_TEXT or VOLUME % BLOCK_M != 0
     MASKED_N: tl.constexpr = CUT or VOLUME % BLOCK_N != 0
     program = tl.program_id(0)
@@ -126,19 +127,10 @@ def sliding_tile_bwd_dq_kernel(
     k_head = k_ptr + batch * K_STRIDES[0] + head // GROUP * K_STRIDES[1]
     v_head = v_ptr + batch * V_STRIDES[0] + head // GROUP * V_STRIDES[1]
 
-    if IS_TEXT:
-        query_tile = 0
-        start = canvas_len + block * BLOCK_M
-        rows = tl.arange(0, BLOCK_M)
-        queries_exist = start + rows < seq_len
-    else:
-        query_tile = block // BLOCKS_M
-        extra, rows = block_tokens(block % BLOCKS_M, TILE, ROWS, NDIM, BLOCK_M, SPLIT_M)
-        start = first_token(query_tile, GRID, STEPS, NDIM) + extra
-        queries_exist = rows_exist(
-            query_tile, block % BLOCKS_M, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK_M, CUT
-        )
-    start = start.to(tl.int64)
+    query_tile, start, rows, queries_exist = own_block(
+        block, canvas_len, seq_len, GRID, STEPS, ROWS, SIDES,
+        TILE, NDIM, VOLUME, BLOCK_M, SPLIT_M, CUT, IS_TEXT,
+    )  # fmt: skip
     wide_rows = rows.to(OFFSET)
     q_base = q_ptr + batch * Q_STRIDES[0] + head * Q_STRIDES[1] + start * Q_STRIDES[2]
     o_base = o_ptr + batch * O_STRIDES[0] + head * O_STRIDES[1] + start * O_STRIDES[2]
@@ -166,27 +158,19 @@ def sliding_tile_bwd_dq_kernel(
     tl.store(delta_ptr + by_tile, delta, mask=row < last)
     dq = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
-    num_seen = BLOCKS_N
-    for axis in tl.static_range(NDIM):
-        num_seen = num_seen * SEEN[axis]
-    for i in tl.range(0, num_seen):
-        token, number = seen_tile(query_tile, i // BLOCKS_N, GRID, SEEN, STEPS, NDIM)
-        extra, keys = block_tokens(i % BLOCKS_N, TILE, ROWS, NDIM, BLOCK_N, SPLIT_N)
-        exist = rows_exist(number, i % BLOCKS_N, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK_N, CUT)
-        token = (token + extra).to(tl.int64)
-        k_rows = keys.to(OFFSET) * K_STRIDES[2]
-        v_rows = k_rows if ALIKE else keys.to(OFFSET) * V_STRIDES[2]
-        k = load_rows(k_head + token * K_STRIDES[2], k_rows, exist, D, BLOCK_D, MASKED_N)
-        v = load_rows(v_head + token * V_STRIDES[2], v_rows, exist, D, BLOCK_D, MASKED_N)
+    for i in tl.range(0, num_blocks_seen(SEEN, NDIM, VOLUME, BLOCK_N)):
+        k, v, exist = load_seen_keys(
+            i, query_tile, k_head, v_head, K_STRIDES[2], V_STRIDES[2],
+            GRID, SEEN, STEPS, ROWS, SIDES, TILE, NDIM, VOLUME, CUT,
+            D, BLOCK_D, BLOCK_N, SPLIT_N, MASKED_N, ALIKE, OFFSET,
+        )  # fmt: skip
         dq = add_to_dq(q, k, v, do, dq, lse, delta, exist, scale * LOG2_E, MASKED_N)
     if HAS_TEXT:
-        keys = tl.arange(0, BLOCK_N)
         for token in tl.range(canvas_len, seq_len, BLOCK_N):
-            exist = token + keys < seq_len
-            place = tl.cast(token, tl.int64)
-            k_rows, v_rows = keys.to(OFFSET) * K_STRIDES[2], keys.to(OFFSET) * V_STRIDES[2]
-            k = load_rows(k_head + place * K_STRIDES[2], k_rows, exist, D, BLOCK_D, True)
-            v = load_rows(v_head + place * V_STRIDES[2], v_rows, exist, D, BLOCK_D, True)
+            k, v, exist = load_text_keys(
+                token, seq_len, k_head, v_head, K_STRIDES[2], V_STRIDES[2],
+                D, BLOCK_D, BLOCK_N, OFFSET,
+            )  # fmt: skip
             dq = add_to_dq(q, k, v, do, dq, lse, delta, exist, scale * LOG2_E, True)
 
     dq_base = dq_ptr + batch * DQ_STRIDES[0] + head * DQ_STRIDES[1] + start * DQ_STRIDES[2]
@@ -238,7 +222,6 @@ def sliding_tile_bwd_dkdv_kernel(
     OFFSET: tl.constexpr,
 ):
     BLOCKS_M: tl.constexpr = (VOLUME + BLOCK_M - 1) // BLOCK_M
-    BLOCKS_N: tl.constexpr = (VOLUME + BLOCK_N - 1) // BLOCK_N
     TAIL_M: tl.constexpr = VOLUME % BLOCK_M != 0
     MASKED_M: tl.constexpr = CUT or TAIL_M
     MASKED_N: tl.constexpr = CUT or IS_TEXT or VOLUME % BLOCK_N != 0
@@ -248,19 +231,10 @@ def sliding_tile_bwd_dkdv_kernel(
     batch = all_kv_heads // num_kv_heads
     kv_head = all_kv_heads % num_kv_heads
 
-    if IS_TEXT:
-        key_tile = 0
-        start = canvas_len + block * BLOCK_N
-        rows = tl.arange(0, BLOCK_N)
-        keys_exist = start + rows < seq_len
-    else:
-        key_tile = block // BLOCKS_N
-        extra, rows = block_tokens(block % BLOCKS_N, TILE, ROWS, NDIM, BLOCK_N, SPLIT_N)
-        start = first_token(key_tile, GRID, STEPS, NDIM) + extra
-        keys_exist = rows_exist(
-            key_tile, block % BLOCKS_N, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK_N, CUT
-        )
-    start = start.to(tl.int64)
+    key_tile, start, rows, keys_exist = own_block(
+        block, canvas_len, seq_len, GRID, STEPS, ROWS, SIDES,
+        TILE, NDIM, VOLUME, BLOCK_N, SPLIT_N, CUT, IS_TEXT,
+    )  # fmt: skip
     wide_rows = rows.to(OFFSET)
     k_base = k_ptr + batch * K_STRIDES[0] + kv_head * K_STRIDES[1] + start * K_STRIDES[2]
     v_base = v_ptr + batch * V_STRIDES[0] + kv_head * V_STRIDES[1] + start * V_STRIDES[2]

@@ -13,11 +13,11 @@ import triton
 import triton.language as tl
 
 from ena_kernels.sliding_tile.addresses import (
-    block_tokens,
-    first_token,
     load_rows,
-    rows_exist,
-    seen_tile,
+    load_seen_keys,
+    load_text_keys,
+    num_blocks_seen,
+    own_block,
     store_rows,
 )
 
@@ -85,8 +85,6 @@ def sliding_tile_fwd_kernel(
     ALIKE: tl.constexpr,
     OFFSET: tl.constexpr,
 ):
-    BLOCKS_M: tl.constexpr = (VOLUME + BLOCK_M - 1) // BLOCK_M
-    BLOCKS_N: tl.constexpr = (VOLUME + BLOCK_N - 1) // BLOCK_N
     MASKED_M: tl.constexpr = CUT or IS_TEXT or VOLUME % BLOCK_M != 0
     MASKED_N: tl.constexpr = CUT or VOLUME % BLOCK_N != 0
     program = tl.program_id(0)
@@ -100,19 +98,10 @@ def sliding_tile_fwd_kernel(
     v_head = v_ptr + batch * V_STRIDES[0] + kv_head * V_STRIDES[1]
     lse_head = lse_ptr + head * seq_len
 
-    if IS_TEXT:
-        query_tile = 0
-        start = canvas_len + block * BLOCK_M
-        rows = tl.arange(0, BLOCK_M)
-        queries_exist = start + rows < seq_len
-    else:
-        query_tile = block // BLOCKS_M
-        extra, rows = block_tokens(block % BLOCKS_M, TILE, ROWS, NDIM, BLOCK_M, SPLIT_M)
-        start = first_token(query_tile, GRID, STEPS, NDIM) + extra
-        queries_exist = rows_exist(
-            query_tile, block % BLOCKS_M, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK_M, CUT
-        )
-    start = start.to(tl.int64)
+    query_tile, start, rows, queries_exist = own_block(
+        block, canvas_len, seq_len, GRID, STEPS, ROWS, SIDES,
+        TILE, NDIM, VOLUME, BLOCK_M, SPLIT_M, CUT, IS_TEXT,
+    )  # fmt: skip
     q_rows = rows.to(OFFSET) * Q_STRIDES[2]
     q = load_rows(q_head + start * Q_STRIDES[2], q_rows, queries_exist, D, BLOCK_D, MASKED_M)
     scale = scale * LOG2_E
@@ -120,27 +109,19 @@ def sliding_tile_fwd_kernel(
     total = tl.zeros([BLOCK_M], tl.float32)
     acc = tl.zeros([BLOCK_M, BLOCK_D], tl.float32)
 
-    num_seen = BLOCKS_N
-    for axis in tl.static_range(NDIM):
-        num_seen = num_seen * SEEN[axis]
-    for i in tl.range(0, num_seen):
-        token, number = seen_tile(query_tile, i // BLOCKS_N, GRID, SEEN, STEPS, NDIM)
-        extra, keys = block_tokens(i % BLOCKS_N, TILE, ROWS, NDIM, BLOCK_N, SPLIT_N)
-        exist = rows_exist(number, i % BLOCKS_N, GRID, SIDES, TILE, NDIM, VOLUME, BLOCK_N, CUT)
-        token = (token + extra).to(tl.int64)
-        k_rows = keys.to(OFFSET) * K_STRIDES[2]
-        v_rows = k_rows if ALIKE else keys.to(OFFSET) * V_STRIDES[2]
-        k = load_rows(k_head + token * K_STRIDES[2], k_rows, exist, D, BLOCK_D, MASKED_N)
-        v = load_rows(v_head + token * V_STRIDES[2], v_rows, exist, D, BLOCK_D, MASKED_N)
+    for i in tl.range(0, num_blocks_seen(SEEN, NDIM, VOLUME, BLOCK_N)):
+        k, v, exist = load_seen_keys(
+            i, query_tile, k_head, v_head, K_STRIDES[2], V_STRIDES[2],
+            GRID, SEEN, STEPS, ROWS, SIDES, TILE, NDIM, VOLUME, CUT,
+            D, BLOCK_D, BLOCK_N, SPLIT_N, MASKED_N, ALIKE, OFFSET,
+        )  # fmt: skip
         top, total, acc = add_keys(q, k, v, top, total, acc, exist, scale, MASKED_N, FLIPPED)
     if HAS_TEXT:
-        keys = tl.arange(0, BLOCK_N)
         for token in tl.range(canvas_len, seq_len, BLOCK_N):
-            exist = token + keys < seq_len
-            place = tl.cast(token, tl.int64)
-            k_rows, v_rows = keys.to(OFFSET) * K_STRIDES[2], keys.to(OFFSET) * V_STRIDES[2]
-            k = load_rows(k_head + place * K_STRIDES[2], k_rows, exist, D, BLOCK_D, True)
-            v = load_rows(v_head + place * V_STRIDES[2], v_rows, exist, D, BLOCK_D, True)
+            k, v, exist = load_text_keys(
+                token, seq_len, k_head, v_head, K_STRIDES[2], V_STRIDES[2],
+                D, BLOCK_D, BLOCK_N, OFFSET,
+            )  # fmt: skip
             top, total, acc = add_keys(q, k, v, top, total, acc, exist, scale, True, FLIPPED)
 
     lse_ptrs = lse_head + start + rows

@@ -10,24 +10,23 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ena_kernels.attention.checks import require_dtype
 from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.errors import UnsupportedError
-from ena_kernels.sliding_tile import hopper
+from ena_kernels.operands import dense, require_kernels
 from ena_kernels.sliding_tile.backward_kernel import (
     sliding_tile_bwd_dkdv_kernel,
     sliding_tile_bwd_dq_kernel,
 )
 from ena_kernels.sliding_tile.configs import config, is_box, layout, padded_head_dim
 from ena_kernels.sliding_tile.forward_kernel import sliding_tile_fwd_kernel
+from ena_kernels.sliding_tile.hopper import backward as hopper_backward
+from ena_kernels.sliding_tile.hopper import forward as hopper_forward
+from ena_kernels.sliding_tile.hopper.boxes import supports
 
 ORDERS = ("raster", "tiled")
 EXTRAS = ("text_tokens", "pad", "return_lse")
-DTYPES = (torch.float16, torch.bfloat16, torch.float32)
 MOST_HEAD_DIM = 128
 FAR = 2**31
-# settled where a kernel is defined, by TRITON_INTERPRET
-IS_INTERPRETED = not isinstance(sliding_tile_fwd_kernel, triton.JITFunction)
 
 
 def forward(
@@ -49,31 +48,21 @@ def forward(
     Raises:
         UnsupportedError: a device without Triton kernels, float64, or a head dim above 128.
     """
-    _require_kernels(q)
     out, lse = torch.ops.ena_kernels.sliding_tile(q, k, v, canvas, window, tile, scale, order)
     return (out, lse) if return_lse else out
 
 
-def _require_kernels(q: Tensor) -> None:
-    if q.device.type != "cuda" and not IS_INTERPRETED:
-        raise UnsupportedError(
-            f"impl 'triton' has no kernel for {q.device.type} tensors",
-            expected="tensors on a CUDA device, or Triton's interpreter (TRITON_INTERPRET=1)",
-            try_="impl='eager'",
-        )
-    require_dtype(q, DTYPES, impl="triton")
+def _forward_op(q, k, v, canvas, window, tile, scale, order):
+    require_kernels(q)
     if q.shape[-1] > MOST_HEAD_DIM:
         raise UnsupportedError(
             f"impl 'triton' has no kernel for head dim {q.shape[-1]}",
             expected=f"a head dim of at most {MOST_HEAD_DIM}",
             try_="impl='eager'",
         )
-
-
-def _forward_op(q, k, v, canvas, window, tile, scale, order):
     canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
-    if hopper.supports(q, k, v, canvas, tile, window, order):
-        return hopper.forward(q, k, v, canvas, tile, window, scale, order)
+    if supports((q, k, v), canvas, tile, window, order):
+        return hopper_forward.forward(q, k, v, canvas, tile, window, scale, order)
     B, H, L, _ = q.shape
     out = _heads_last(q)
     lse = q.new_empty(B, H, L, dtype=torch.float32)
@@ -85,17 +74,22 @@ def _forward_op(q, k, v, canvas, window, tile, scale, order):
 
 
 def _backward_op(grad_out, grad_lse, q, k, v, out, lse, canvas, window, tile, scale, order):
+    canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
+    grad_out = dense(grad_out)
+    if grad_lse is not None:
+        grad_lse = grad_lse.contiguous()
+    if supports((q, k, v, out, grad_out), canvas, tile, window, order):
+        tensors = grad_out, grad_lse, q, k, v, out, lse
+        return hopper_backward.backward(*tensors, canvas, tile, window, scale, order)
     B, H, L, _ = q.shape
-    if grad_out.stride(3) != 1:
-        grad_out = grad_out.contiguous()
     grad_q, grad_k, grad_v = (_heads_last(x) for x in (q, k, v))
-    geometry = tuple(canvas), tuple(window), tuple(tile), order
+    geometry = canvas, window, tile, order
     num_rows = num_tokens(layout(*geometry).grid) * num_tokens(tile) + L - num_tokens(canvas)
     base_2_lse, delta = (lse.new_empty(B, H, num_rows) for _ in range(2))
     own = {"GROUP": H // k.shape[1], "num_rows": num_rows}
     arguments = (
         *(q, k, v, out, grad_out, lse),
-        *(lse if grad_lse is None else grad_lse.contiguous(), base_2_lse, delta, grad_q),
+        *(lse if grad_lse is None else grad_lse, base_2_lse, delta, grad_q),
         *(scale, H, L),
     )
     strided = (q, k, v, out, grad_out, grad_q)

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 
+from ena_kernels import operands
 from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.sliding_tile import configs
 from ena_kernels.sliding_tile.api import sliding_tile
@@ -263,9 +264,7 @@ def test_arguments_without_a_kernel_are_refused(tensor, words):
 
 
 def test_a_cpu_without_the_interpreter_is_refused(monkeypatch):
-    from ena_kernels.sliding_tile import triton
-
-    monkeypatch.setattr(triton, "IS_INTERPRETED", False)
+    monkeypatch.setattr(operands, "_is_interpreted", lambda: False)
     tensor = torch.zeros(1, 1, 96, 16)
     with pytest.raises(UnsupportedError, match="no kernel for cpu tensors"):
         sliding_tile(tensor, tensor, tensor, impl="triton", **SHAPES)

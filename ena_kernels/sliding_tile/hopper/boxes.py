@@ -1,0 +1,189 @@
+"""Canvases cut into boxes of 128 tokens, and the tensor maps through which Hopper moves them.
+
+Tiles are read and written in place by n-dimensional boxes. A tensor map has at most five axes, a
+canvas of three with batch, head and D has six: so the batch is folded into the heads (tensors
+stored ``[B, H, L, D]``) or into the slowest axis (``[B, L, H, D]``, packed projections).
+"""
+
+import math
+from collections.abc import Sequence
+from functools import cache, lru_cache
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from ena_kernels.canvas import Shape, tile_grid, window_grid
+
+DTYPES = (torch.float16, torch.bfloat16)
+HEAD_DIMS = (64, 128)
+BOX_TOKENS = 128
+MOST_AXES = 3
+FAR = 2**31
+
+
+class Boxes(NamedTuple):
+    """A canvas cut into boxes of 128 tokens; triples are over three axes, the first may be 1.
+
+    sides: of the view's axes, in tokens. box, half_box, half: tokens of a box, of half of one, and
+    how far apart the halves are. counts, seen, per_tile: boxes in all, in a window, in a tile.
+    """
+
+    sides: Shape
+    box: Shape
+    half_box: Shape
+    half: Shape
+    counts: Shape
+    seen: Shape
+    per_tile: Shape
+
+
+def supports(
+    tensors: Sequence[Tensor], canvas: Shape, tile: Shape, window: Shape, order: str
+) -> bool:
+    """Whether the Hopper kernels can run here on these validated tensors, q first."""
+    q = tensors[0]
+    return (
+        q.is_cuda
+        and q.dtype in DTYPES
+        and q.shape[3] in HEAD_DIMS
+        and q.numel() > 0
+        and q.shape[2] == math.prod(canvas)
+        and _is_hopper(q.device)
+        and boxes(canvas, tile, window, order) is not None
+        and all(fold(x, 1) is not None for x in tensors)
+        and _has_gluon()
+    )
+
+
+@lru_cache(maxsize=256)
+def boxes(canvas: Shape, tile: Shape, window: Shape, order: str) -> Boxes | None:
+    """How a canvas is cut into boxes; None where it cannot be.
+
+    A box lies inside one tile, so every window is a product of intervals of boxes.
+    """
+    if len(canvas) > MOST_AXES or any(n % t for n, t in zip(canvas, tile, strict=True)):
+        return None
+    volume = math.prod(tile)
+    if volume % BOX_TOKENS or math.prod(canvas) >= FAR:
+        return None
+    ones = (1,) * (MOST_AXES - len(canvas))
+    grid = (*ones, *tile_grid(canvas, tile))
+    seen = (*ones, *window_grid(canvas, tile, window))
+    if order == "tiled" or len(canvas) == 1:
+        sides: Shape = (math.prod(canvas),)
+        box: Shape = (1, 1, BOX_TOKENS)
+        per_tile: Shape = (1, 1, volume // BOX_TOKENS)
+    else:
+        sides = canvas
+        box = _box((*ones, *tile))
+        per_tile = tuple(t // b for t, b in zip((*ones, *tile), box, strict=True))
+        if math.prod(box) != BOX_TOKENS:
+            return None
+    cut = next(axis for axis, side in enumerate(box) if side > 1)
+    half_box = tuple(b // 2 if axis == cut else b for axis, b in enumerate(box))
+    return Boxes(
+        sides=sides,
+        box=box,
+        half_box=half_box,
+        half=tuple(h if axis == cut else 0 for axis, h in enumerate(half_box)),
+        counts=tuple(g * s for g, s in zip(grid, per_tile, strict=True)),
+        seen=tuple(w * s for w, s in zip(seen, per_tile, strict=True)),
+        per_tile=per_tile,
+    )
+
+
+def _box(tile: Shape) -> Shape:
+    """Powers of two that divide the tile, the fastest axis first, up to 128 tokens."""
+    box, left = [], BOX_TOKENS
+    for side in reversed(tile):
+        box.insert(0, min(side & -side, left))
+        left //= box[0]
+    return tuple(box)
+
+
+def fold(x: Tensor, first: int) -> Shape | None:
+    """What one batch adds to the heads and to the slowest axis; None without such a view.
+
+    Args:
+        first: Tokens of the slowest axis.
+    """
+    return None if x.data_ptr() % 16 else _fold(x.shape, x.stride(), first)
+
+
+def view(x: Tensor, sides: Shape, box: Shape):
+    """Tensor map of x seen as [heads, *sides, D], with the batch where `fold` says."""
+    return _mapped(x, *_map(x.shape, x.stride(), x.dtype, sides, box))
+
+
+def row_view(x: Tensor, rows: int):
+    """Tensor map of a float per query ``[B, H, L]``, seen as [B * H, L]."""
+    B, H, L = x.shape
+    return _mapped(x, [B * H, L], [L, 1], [1, rows], _layout((1, rows), x.dtype))
+
+
+def _mapped(x: Tensor, shape: list[int], strides: list[int], block: list[int], layout):
+    """A tensor map; `fold` and `boxes` have checked what its constructor would check again."""
+    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
+
+    made = object.__new__(TensorDescriptor)
+    made.base, made.shape, made.strides = x, shape, strides
+    made.block_shape, made.layout = block, layout
+    return made
+
+
+# Python's time at a launch is seen where sequences are short, so what repeats is kept.
+
+
+@lru_cache(maxsize=4096)
+def _fold(shape: Shape, strides: Shape, first: int) -> Shape | None:
+    B, H, L, _ = shape
+    batch, head, token, unit = strides
+    has_rows = unit == 1 and token > 0 and token % 8 == 0 and B * max(H, L) < FAR
+    if not has_rows or (H > 1 and (head <= 0 or head % 8)):
+        return None
+    if B == 1:
+        return 0, 0
+    if batch == L * token:
+        return 0, first
+    if H > 1 and batch == H * head:
+        return H, 0
+    if H == 1 and batch > 0 and batch % 8 == 0:
+        return 1, 0
+    return None
+
+
+@lru_cache(maxsize=4096)
+def _map(shape: Shape, strides: Shape, dtype: torch.dtype, sides: Shape, box: Shape):
+    """Shape, strides, block and layout of a tensor map."""
+    B, H, L, D = shape
+    batch, head, token, _ = strides
+    per_head, per_axis = _fold(shape, strides, sides[0])
+    axes = [H * B if per_head else H, sides[0] * (B if per_axis else 1), *sides[1:], D]
+    if H == 1:
+        head = batch if per_head else L * token
+    steps = [head, *(token * math.prod(sides[i + 1 :]) for i in range(len(sides))), 1]
+    block = [1, *box[MOST_AXES - len(sides) :], D]
+    return axes, steps, block, _layout(tuple(block), dtype)
+
+
+@cache
+def _layout(block: Shape, dtype: torch.dtype):
+    from triton.experimental.gluon import language as gl
+
+    elements = {torch.float16: gl.float16, torch.bfloat16: gl.bfloat16, torch.float32: gl.float32}
+    return gl.NVMMASharedLayout.get_default_for(list(block), elements[dtype])
+
+
+@cache
+def _is_hopper(device: torch.device) -> bool:
+    return torch.cuda.get_device_capability(device) == (9, 0)
+
+
+@cache
+def _has_gluon() -> bool:
+    try:
+        import ena_kernels.sliding_tile.hopper.forward_kernel  # noqa: F401
+    except ImportError:
+        return False
+    return True
