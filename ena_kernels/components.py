@@ -6,6 +6,8 @@ the residual additions. Which implementation runs is an attribute of the module 
 never part of the state.
 """
 
+from importlib.util import find_spec
+
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
@@ -13,7 +15,8 @@ from torch import Tensor, nn
 from ena_kernels.attention.api import attention
 from ena_kernels.canvas import Shape
 from ena_kernels.delta_rule.api import delta_rule
-from ena_kernels.head_norm import head_norm
+from ena_kernels.norms import head_norm, layer_norm
+from ena_kernels.operands import DTYPES
 from ena_kernels.scans.api import scan_merge, scan_split
 from ena_kernels.scans.orders import learnable_logits, learnable_order, random_order
 from ena_kernels.short_conv import WIDTH, short_conv
@@ -33,6 +36,12 @@ def impl_around(recurrence: str) -> str:
     Both recurrences of Triton kernels, ours and fla's, refuse what ours around them refuse.
     """
     return "triton" if recurrence in ("triton", "fla") else "eager"
+
+
+def norm_impl(*impls: str) -> str:
+    """Implementation of the layer norms in a stack of these: PyTorch's if all else is PyTorch's."""
+    is_plain = {"eager", "reference"}.issuperset(impls) or find_spec("triton") is None
+    return "eager" if is_plain else "triton"
 
 
 class Linear(nn.Linear):
@@ -66,15 +75,21 @@ class GELU(nn.GELU):
 
 
 class LayerNorm(nn.LayerNorm):
-    """Layer norm with weight and bias, eps 1e-6."""
+    """Layer norm with weight and bias, eps 1e-6.
+
+    With `impl` "triton" it runs Triton's kernels where there are any: on CUDA, up to float32.
+    """
 
     component = "norm"
 
-    def __init__(self, model_dim: int) -> None:
+    def __init__(self, model_dim: int, impl: str = "eager") -> None:
         super().__init__(model_dim, eps=EPS)
+        self.impl = impl
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., model_dim]`` to the same."""
+        if self.impl == "triton" and x.is_cuda and x.dtype in DTYPES:
+            return layer_norm(x, self.weight, self.bias, eps=EPS, impl="triton")
         if x.is_cuda or x.dtype not in HALF:
             return super().forward(x)
         # on a CPU the fused backward adds up over tokens in half precision: 2000 lose two thirds

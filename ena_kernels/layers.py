@@ -231,13 +231,17 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Mixer and MLP, each on a normalised input and added to it (SPEC 4.1)."""
+    """Mixer and MLP, each on a normalised input and added to it (SPEC 4.1).
 
-    def __init__(self, mixer: nn.Module, model_dim: int) -> None:
+    Args:
+        norm_impl: Of the layer norms, see `ena_kernels.components.LayerNorm`.
+    """
+
+    def __init__(self, mixer: nn.Module, model_dim: int, norm_impl: str = "eager") -> None:
         super().__init__()
-        self.mixer_norm = LayerNorm(model_dim)
+        self.mixer_norm = LayerNorm(model_dim, norm_impl)
         self.mixer = mixer
-        self.mlp_norm = LayerNorm(model_dim)
+        self.mlp_norm = LayerNorm(model_dim, norm_impl)
         self.mlp = MLP(model_dim)
 
     def forward(self, x: Tensor) -> Tensor:

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ena_kernels.canvas import Shape, num_tokens
-from ena_kernels.components import INIT_STD, LayerNorm, Linear
+from ena_kernels.components import INIT_STD, LayerNorm, Linear, norm_impl
 from ena_kernels.errors import ShapeError
 from ena_kernels.layers import Attention, Block, DeltaNet, SlidingTileAttention
 from ena_kernels.sizes import NUM_CLASSES, attention_layers
@@ -67,7 +67,7 @@ def transformer_stack(
 ) -> nn.Sequential:
     """`depth` blocks of full attention."""
     mixers = (Attention(model_dim, heads, impl=impl) for _ in range(depth))
-    return nn.Sequential(*(Block(mixer, model_dim) for mixer in mixers))
+    return nn.Sequential(*(Block(mixer, model_dim, norm_impl(impl)) for mixer in mixers))
 
 
 def linear_stack(
@@ -83,7 +83,7 @@ def linear_stack(
     """`depth` blocks of DeltaNet."""
     settings = {"canvas": canvas, "scan": scan, "scan_variant": scan_variant, "impl": impl}
     mixers = (DeltaNet(model_dim, heads, **settings, layer=layer) for layer in range(depth))
-    return nn.Sequential(*(Block(mixer, model_dim) for mixer in mixers))
+    return nn.Sequential(*(Block(mixer, model_dim, norm_impl(impl)) for mixer in mixers))
 
 
 def ena_stack(
@@ -142,7 +142,7 @@ def ena_stack(
                 permute=permute,
                 impl=attention_impl,
             )
-        blocks.append(Block(mixer, model_dim))
+        blocks.append(Block(mixer, model_dim, norm_impl(attention_impl, recurrence_impl)))
     return nn.Sequential(*blocks)
 
 
@@ -156,13 +156,13 @@ class Model(nn.Module):
     """A stack between learned positions and a classifier of the mean token (SPEC 4.2)."""
 
     def __init__(
-        self, stack: nn.Module, *, canvas: Shape, model_dim: int, num_classes: int = NUM_CLASSES
+        self, stack: nn.Sequential, *, canvas: Shape, model_dim: int, num_classes: int = NUM_CLASSES
     ) -> None:
         super().__init__()
         self.positions = nn.Parameter(torch.empty(num_tokens(canvas), model_dim))
         nn.init.trunc_normal_(self.positions, std=INIT_STD)
         self.stack = stack
-        self.norm = LayerNorm(model_dim)
+        self.norm = LayerNorm(model_dim, stack[-1].mlp_norm.impl)
         self.hidden = HeadLinear(model_dim, model_dim)
         self.classes = HeadLinear(model_dim, num_classes)
 

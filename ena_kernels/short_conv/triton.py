@@ -48,13 +48,16 @@ def short_conv_fwd_kernel(
     x0 = _token(x_ptr, start - 3, x_token, L, cols, W)
     x1 = _token(x_ptr, start - 2, x_token, L, cols, W)
     x2 = _token(x_ptr, start - 1, x_token, L, cols, W)
-    for step in range(0, CHUNK, UNROLL):
+    for step in range(start, start + CHUNK, UNROLL):
+        # loads do not overtake stores, so all of a step come first
+        xs = ()
         for i in tl.static_range(UNROLL):
-            t = start + step + i
-            x3 = _token(x_ptr, t, x_token, L, cols, W)
+            xs += (_token(x_ptr, step + i, x_token, L, cols, W),)
+        for i in tl.static_range(UNROLL):
+            x3 = xs[i]
             pre = w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3
-            y = pre * tl.sigmoid(pre)
-            tl.store(y_ptr + t * W, y.to(y_ptr.dtype.element_ty), mask=_inside(t, L, cols, W))
+            y = (pre * _sigmoid(pre)).to(y_ptr.dtype.element_ty)
+            tl.store(y_ptr + (step + i) * W, y, mask=_inside(step + i, L, cols, W))
             x0 = x1
             x1 = x2
             x2 = x3
@@ -79,7 +82,7 @@ def short_conv_bwd_kernel(
     UNROLL: tl.constexpr,
     BLOCK_C: tl.constexpr,
 ):
-    """One chunk backwards: dx, and the chunk's share ``[4, C]`` of the gradient of the weights."""
+    """One chunk backwards: dx, and the chunk's share ``[C, 4]`` of the gradient of the weights."""
     b, start, part, cols, mask = _place(L, W, CHUNK, BLOCK_C)
     w0, w1, w2, w3 = _weights(weight_ptr + part * W * 4, cols, mask)
     C = 3 * W
@@ -108,12 +111,16 @@ def short_conv_bwd_kernel(
     dw1 = tl.zeros((BLOCK_C,), tl.float32)
     dw2 = tl.zeros((BLOCK_C,), tl.float32)
     dw3 = tl.zeros((BLOCK_C,), tl.float32)
-    for step in range(0, CHUNK, UNROLL):
+    for step in range(1, CHUNK + 1, UNROLL):
+        xs = ()
+        dys = ()
         for i in tl.static_range(UNROLL):
-            t = end - 1 - step - i
-            x0 = _token(x_ptr, t - 3, x_token, L, cols, W)
-            dy = _token(dy_ptr, t, dy_token, L, cols, W)
-            g0 = dy * _slope(w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3)
+            xs += (_token(x_ptr, end - step - i - 3, x_token, L, cols, W),)
+            dys += (_token(dy_ptr, end - step - i, dy_token, L, cols, W),)
+        for i in tl.static_range(UNROLL):
+            t = end - step - i
+            x0 = xs[i]
+            g0 = dys[i] * _slope(w0 * x0 + w1 * x1 + w2 * x2 + w3 * x3)
             dx = w3 * g0 + w2 * g1 + w1 * g2 + w0 * g3
             tl.store(dx_ptr + t * C, dx.to(dx_ptr.dtype.element_ty), mask=_inside(t, L, cols, W))
             dw0 += g0 * x0
@@ -126,11 +133,11 @@ def short_conv_bwd_kernel(
             g3 = g2
             g2 = g1
             g1 = g0
-    share_ptr += (b * tl.cdiv(L, CHUNK) + start // CHUNK) * 4 * C + part * W + cols
+    share_ptr += ((b * tl.cdiv(L, CHUNK) + start // CHUNK) * C + part * W + cols) * 4
     tl.store(share_ptr, dw0, mask=mask)
-    tl.store(share_ptr + C, dw1, mask=mask)
-    tl.store(share_ptr + 2 * C, dw2, mask=mask)
-    tl.store(share_ptr + 3 * C, dw3, mask=mask)
+    tl.store(share_ptr + 1, dw1, mask=mask)
+    tl.store(share_ptr + 2, dw2, mask=mask)
+    tl.store(share_ptr + 3, dw3, mask=mask)
 
 
 @triton.jit
@@ -176,9 +183,16 @@ def _inside(t, L, cols, W):
 
 
 @triton.jit
+def _sigmoid(pre):
+    """`tl.sigmoid` without its division, in half as many instructions."""
+    root = tl.rsqrt(1 + tl.exp2(pre * -1.4426950408889634))
+    return root * root
+
+
+@triton.jit
 def _slope(pre):
     """The derivative of SiLU."""
-    gate = tl.sigmoid(pre)
+    gate = _sigmoid(pre)
     return gate * (1 + pre * (1 - gate))
 
 
@@ -212,11 +226,11 @@ def _backward_op(x, weight, dq, dk, dv):
     dx = x.new_empty(B, L, C)
     if not dx.numel():
         return dx, torch.zeros_like(weight)
-    share = x.new_empty(B * triton.cdiv(L, CHUNK), 4, C, dtype=torch.float32)
+    share = x.new_empty(B * triton.cdiv(L, CHUNK), *weight.shape, dtype=torch.float32)
     grid, blocks = _launch_shape(x)
     strides = (*x.stride()[:2], *dy[0].stride()[:2])
     short_conv_bwd_kernel[grid](x, flat, *dy, dx, share, *strides, L, C // 3, **blocks)
-    return dx, share.sum(0).T.to(weight.dtype).contiguous().view(weight.shape)
+    return dx, share.sum(0).to(weight.dtype)
 
 
 def _alike(*grads: Tensor) -> tuple[Tensor, ...]:

@@ -154,6 +154,18 @@ def test_every_parameter_of_a_model_gets_a_gradient(name):
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
+def test_layer_norms_follow_the_parts_of_the_stack():
+    for parts, expected in (
+        ({}, "eager"),
+        ({"attention_impl": "sdpa_flash"}, "triton"),
+        ({"recurrence_impl": "triton"}, "triton"),
+    ):
+        model = make("ena-full", level="model", **parts)
+        found = [block.mixer_norm.impl for block in model.stack]
+        found += [block.mlp_norm.impl for block in model.stack]
+        assert {*found, model.norm.impl} == {expected}
+
+
 def test_every_leaf_of_a_model_names_its_component():
     for module in make("ena", level="model").modules():
         assert list(module.children()) or hasattr(type(module), "component")

@@ -5,9 +5,9 @@ import torch
 
 from bench.fingerprint import take
 from ena_kernels.components import LayerNorm
-from ena_kernels.head_norm import head_norm
 from ena_kernels.layers import DeltaNet
 from ena_kernels.models import build
+from ena_kernels.norms import head_norm, layer_norm
 from ena_kernels.short_conv import by_taps, short_conv
 
 pytestmark = pytest.mark.gpu
@@ -101,11 +101,10 @@ def test_the_kernels_around_a_recurrence_are_tritons(recur, scan):
     fast(x)
     ran = set(take(lambda: fast(x).sum().backward(), "cuda").kernels)
     moved = {"scan_spread_kernel", "scan_collect_kernel"} if scan == "cross" else set()
-    ours = {
-        f"{name}_{way}_kernel" for name in ("short_conv", "head_norm") for way in ("fwd", "bwd")
-    }
+    ours = {f"{name}_{way}_kernel" for name in ("short_conv", "norm") for way in ("fwd", "bwd")}
     assert ours | moved <= ran
-    assert not [name for name in ran if "conv_depthwise" in name or "indexSelect" in name]
+    foreign = ("conv_depthwise", "indexSelect", "layer_norm", "LayerNorm")
+    assert not [name for name in ran if any(part in name for part in foreign)]
 
 
 def test_a_captured_layer_replays_forward_and_backward():
@@ -150,9 +149,10 @@ def test_drawn_orders_repeat_with_the_seed_whatever_the_dtype(scan):
     assert relative_error(outputs[1], outputs[0]) < 4e-2
 
 
-def test_layer_norm_keeps_gradients_of_many_tokens():
+@pytest.mark.parametrize("impl", ["eager", "triton"])
+def test_layer_norm_keeps_gradients_of_many_tokens(impl):
     torch.manual_seed(0)
-    norm = LayerNorm(96).to("cuda", torch.bfloat16)
+    norm = LayerNorm(96, impl).to("cuda", torch.bfloat16)
     gradient = torch.randn(20_000, 96, device="cuda", dtype=torch.bfloat16) + 1
     norm(torch.randn_like(gradient)).backward(gradient)
     assert relative_error(norm.bias.grad, gradient.double().sum(0)) < 5e-3
@@ -181,17 +181,21 @@ def test_decoding_token_by_token_gives_the_whole_output(impl, dtype, budget):
     assert relative_error(torch.stack(stepped, 1), whole.double()) < budget
 
 
-@pytest.mark.parametrize("shape", [(2, 1000, 12, 64), (1, 333, 3, 40), (700, 2, 128)])
+@pytest.mark.parametrize("shape", [(2, 1000, 12, 64), (1, 333, 3, 40), (700, 2, 128), (9, 1100)])
 @pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
-def test_the_norm_of_heads_and_its_gradients_agree_with_float64(shape, dtype):
+@pytest.mark.parametrize("norm", ["head", "layer"])
+def test_norms_and_their_gradients_agree_with_float64(norm, dtype, shape):
     x, gradient = (torch.randn(shape, device="cuda", dtype=dtype) for _ in range(2))
-    weight = torch.randn(shape[-1], device="cuda", dtype=dtype)
+    parameters = [torch.randn(shape[-1], device="cuda", dtype=dtype) for _ in range(2)]
     results = []
     for kind, impl in ((dtype, "triton"), (torch.float64, "eager")):
-        leaves = [t.detach().to(kind).requires_grad_() for t in (x, weight)]
-        y = head_norm(*leaves, eps=1e-6, impl=impl)
-        gradients = torch.autograd.grad(y, leaves, gradient.flatten(-2).to(kind))
-        results.append((y, *gradients))
+        leaves = [t.detach().to(kind).requires_grad_() for t in (x, *parameters)]
+        if norm == "head":
+            leaves = leaves[:2]
+            y = head_norm(*leaves, eps=1e-6, impl=impl).view(shape)
+        else:
+            y = layer_norm(*leaves, eps=1e-6, impl=impl)
+        results.append((y, *torch.autograd.grad(y, leaves, gradient.to(kind))))
     for found, expected in zip(*results, strict=True):
         assert relative_error(found, expected) < 4e-3
 
