@@ -360,20 +360,20 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
 
 
 @main.command()
-@click.option("--gates", default=100, help="Gates without and with each slow-down.")
-@click.option("--cases", default=30, help="Cases of a gate.")
-@click.option("--rounds", default=5, help="Visits to each case on both sides.")
-@click.option("--noise", default="cpu", help="cpu, cpu-bimodal, or a run directory with rounds.")
-@click.option("--seed", default=0, help="Seed of the simulation.")
+@click.option("--real", is_flag=True, help="Measure gates on this machine, slow-downs included.")
+@click.option("--gates", default=100, help="Simulated, without and with each slow-down.")
+@click.option("--cases", type=int, help="Of a gate.  [default: 30; with --real all there are]")
+@click.option("--rounds", type=int, help="Of the baseline.  [default: 10 on a GPU, 20 on a CPU]")
+@click.option("--noise", help="cpu, h200, cpu-bimodal, or a run directory.  [default: cpu]")
+@click.option("--device", default="auto", help="For --real: auto, cpu, cuda or cuda:N.")
+@click.option("--budget", default=900.0, help="For --real: seconds after which no round begins.")
+@click.option("--seed", default=0, help="Seed of the simulation and of the order of visits.")
 @json_option
-def selftest(gates: int, cases: int, rounds: int, noise: str, seed: int, as_json: bool) -> None:
+def selftest(**options: Any) -> None:
     """Measure the comparator: false alarms, and slow-downs of 2, 5 and 10% that it finds."""
-    from bench.recorded_noise import recorded_or_fitted
-    from bench.selftest import Trial, simulate
+    from reports import selftest as tested
 
-    trial = Trial(num_gates=gates, num_cases=cases, num_rounds=rounds, seed=seed)
-    found = simulate(recorded_or_fitted(noise), trial)
-    click.echo(json.dumps(found.to_dict()) if as_json else found.text())
+    tested.show(options)
 
 
 @main.command()

@@ -18,7 +18,11 @@ from bench.row import SCHEMA_VERSION
 if TYPE_CHECKING:
     from bench.timing import Settings
 
-_REFRESH = "make a new one: ena-bench run --preset ci --rounds 5 --fresh-workers -o runs/new, then "
+ROUNDS = {"cuda": 10, "cpu": 20}
+"""Rounds with which a slow-down of 5% on a GPU, 10% on a CPU, is found 95 times in 100: so says
+`ena-bench selftest`."""
+
+_REFRESH = "make another: ena-bench run --preset ci --rounds 10 --fresh-workers -o runs/new, then "
 _REFRESH += "ena-bench export runs/new -o FILE"
 
 

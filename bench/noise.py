@@ -55,6 +55,7 @@ class NoiseModel:
     """How latencies of one machine vary; sigmas are of logarithms.
 
     Args:
+        device: `cpu` or `cuda`.
         machine_sigma, machine_correlation: The shared layer, and its correlation between one visit
             and the next.
         visit_sigma, visit_spread: Median over cases, and the sigma of its logarithm among them.
@@ -67,6 +68,7 @@ class NoiseModel:
 
     name: str
     machine: str
+    device: str
     recorded: str
     num_cases: int
     num_rounds: int
@@ -85,7 +87,9 @@ class NoiseModel:
     mode_share: float = 0.0
 
     @classmethod
-    def fit(cls, visits: Sequence[Visit], *, name: str, machine: str, recorded: str) -> Self:
+    def fit(
+        cls, visits: Sequence[Visit], *, name: str, machine: str, device: str, recorded: str
+    ) -> Self:
         """The model of recorded visits in the order of time.
 
         Raises:
@@ -98,6 +102,7 @@ class NoiseModel:
         return cls(
             name=name,
             machine=machine,
+            device=device,
             recorded=recorded,
             num_cases=table.num_cases,
             num_rounds=table.num_rounds,

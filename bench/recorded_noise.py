@@ -9,6 +9,7 @@ MODELS = (
     NoiseModel(
         name="cpu",
         machine="Intel(R) Xeon(R) Processor, 2 cores, virtual",
+        device="cpu",
         recorded="2026-11-25",
         num_cases=32,
         num_rounds=10,
@@ -51,11 +52,61 @@ MODELS = (
         ),
         num_samples=97,
         latency_ms=(0.0478, 11.4),
-        mode_gap=0.0,
-        mode_share=0.0,
+    ),
+    NoiseModel(
+        name="h200",
+        machine="NVIDIA H200",
+        device="cuda",
+        recorded="2026-11-25",
+        num_cases=12,
+        num_rounds=10,
+        machine_sigma=0.00314,
+        machine_correlation=0.751,
+        visit_sigma=0.00582,
+        visit_spread=0.598,
+        visit_quantiles=(
+            -2.47,
+            -2.43,
+            -2.28,
+            -1.59,
+            -1.31,
+            -0.872,
+            0.0136,
+            0.751,
+            1.19,
+            1.41,
+            1.96,
+            2.43,
+            2.57,
+        ),
+        sample_sigma=0.00715,
+        sample_spread=1.03,
+        sample_correlation=0.198,
+        sample_quantiles=(
+            -70.2,
+            -9.88,
+            -3.44,
+            -1.65,
+            -1.2,
+            -0.643,
+            0.0,
+            0.711,
+            1.42,
+            1.92,
+            4.61,
+            6.29,
+            15.5,
+        ),
+        num_samples=60,
+        latency_ms=(0.00917, 1.76),
     ),
 )
-"""`cpu`: the op and layer cases of `quick` at 256 and 512 tokens, fresh workers each round."""
+"""Fresh workers each round.
+
+cpu   the op and layer cases of `quick` at 256 and 512 tokens, wall clock
+h200  products, attention, copies, softmax and an MLP of 9 us to 1.8 ms, events with a cold L2, the
+      clock not locked: under a power cap a large product has two speeds 6% apart
+"""
 
 
 def recorded(name: str) -> NoiseModel:
@@ -93,4 +144,7 @@ def recorded_or_fitted(noise: str) -> NoiseModel:
     measured = rows[rows["status"] == "ok"]
     machine = str(measured["device_name"].iloc[0]) if len(measured) else "unknown"
     when = str(measured["started_at"].min())[:10] if len(measured) else "unknown"
-    return NoiseModel.fit(visits_of(rows), name=path.name, machine=machine, recorded=when)
+    device = str(measured["device"].iloc[0]) if len(measured) else "cpu"
+    return NoiseModel.fit(
+        visits_of(rows), name=path.name, machine=machine, device=device, recorded=when
+    )

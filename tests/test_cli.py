@@ -38,7 +38,7 @@ OPTIONS = {
     "list": f"{GRID} json",
     "export": "out to",
     "claims": "json",
-    "selftest": "cases gates json noise rounds seed",
+    "selftest": "budget cases device gates json noise real rounds seed",
     "doctor": "json",
     "compare": f"{LIMITS} json junit markdown",
     "check": f"{LIMITS} {MEASURE} baseline json junit markdown out rounds",

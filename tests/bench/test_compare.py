@@ -75,8 +75,8 @@ def test_a_tolerated_slow_down_passes(baseline):
 
 
 def test_microseconds_below_the_absolute_floor_do_not_count():
-    before = rows_of(CASES, latency_ms=0.010, seed=1)
-    after = rows_of(CASES, latency_ms=0.011, seed=2)
+    before = rows_of(CASES, latency_ms=0.0010, seed=1)
+    after = rows_of(CASES, latency_ms=0.0011, seed=2)
     assert compare(before, after).exit_code == 0
     assert compare(before, after, Limits(floor_ms=0.0)).exit_code == 3
 

@@ -26,7 +26,7 @@ def drawn(model, *, seed, num_cases=17, num_rounds=40):
 
 
 def fitted(visits):
-    return NoiseModel.fit(visits, name="again", machine="here", recorded="today")
+    return NoiseModel.fit(visits, name="again", machine="here", device="cpu", recorded="today")
 
 
 def test_the_fit_of_what_a_model_draws_is_the_model():
@@ -64,6 +64,7 @@ def test_too_few_rounds_are_an_error_that_says_what_to_measure():
 
 def test_recorded_models_are_found_by_name():
     assert recorded("cpu") is CPU
+    assert [(m.name, m.device) for m in MODELS] == [("cpu", "cpu"), ("h200", "cuda")]
     assert recorded("cpu-bimodal").mode_share > 0
     with pytest.raises(UsageError, match="cpu-bimodal"):
         recorded_or_fitted("none-such")

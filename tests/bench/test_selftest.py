@@ -6,13 +6,14 @@ import pytest
 
 from bench.errors import UsageError
 from bench.recorded_noise import recorded
-from bench.selftest import Rate, Trial, simulate
+from bench.selftest import simulate
+from bench.selftest_report import Outcome, Rate, Trial
 from bench.verdict import Limits
 
 QUIET = replace(
     recorded("cpu"), name="quiet", machine_sigma=0.002, visit_sigma=0.004, sample_sigma=0.005
 )
-LIMITS = Limits(num_draws=500)
+LIMITS = Limits(num_draws=300)
 
 
 def test_quiet_noise_gives_no_false_alarm_and_every_slow_down_of_5_percent():
@@ -55,6 +56,37 @@ def test_the_report_says_what_was_tried_and_what_came_of_it():
     assert "none (A/A)" in found.text()
     assert "2 of 2" in found.text()
     assert found.to_dict()["outcomes"][1]["detected"]["num_hits"] == 2
+
+
+def test_gates_with_the_noise_of_a_gpu_find_5_percent_and_leave_the_rest_alone():
+    """Few gates here; `ena-bench selftest --noise h200` runs hundreds."""
+    trial = Trial(num_gates=10, num_cases=7, slowdowns=(0.05,), seed=2)
+    calm, slow = simulate(recorded("h200"), trial, LIMITS).outcomes
+    assert calm.false_alarms.num_hits == slow.false_alarms.num_hits == 0
+    assert slow.detected.num_hits >= 9
+
+
+def report_of(*, found, false, slowdown, device):
+    some = Rate(num_hits=0, num_gates=100)
+    outcomes = (
+        Outcome(slowdown=0.0, detected=None, false_alarms=Rate(num_hits=false, num_gates=100)),
+        Outcome(slowdown=0.02, detected=some, false_alarms=some),
+        Outcome(slowdown=slowdown, detected=Rate(num_hits=found, num_gates=100), false_alarms=some),
+    )
+    done = simulate(QUIET, Trial(num_gates=1, num_cases=1, slowdowns=()), LIMITS)
+    return replace(done, outcomes=outcomes, device=device)
+
+
+@pytest.mark.parametrize(
+    ("found", "false", "states"),
+    [(95, 1, [True, True]), (94, 1, [True, False]), (100, 2, [False, True])],
+)
+@pytest.mark.parametrize(("device", "slowdown"), [("cuda", 0.05), ("cpu", 0.1)])
+def test_the_report_says_which_targets_are_met(found, false, states, device, slowdown):
+    report = report_of(found=found, false=false, slowdown=slowdown, device=device)
+    assert [target.is_met for target in report.targets] == states
+    assert ("MISSED" in report.text()) == (False in states)
+    assert [target["is_met"] for target in report.to_dict()["targets"]] == states
 
 
 def test_nothing_to_try_is_an_error():
