@@ -38,7 +38,7 @@ class Config(NamedTuple):
 
 REBUILD = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
 SCAN = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
-TOKEN = {64: Config(64, 4, 1), 128: Config(128, 8, 1), 256: Config(64, 8, 1)}
+TOKEN = {64: Config(64, 4, 1), 128: Config(128, 4, 1), 256: Config(64, 8, 1)}
 """Configurations by the wider of the padded head dims, in half precision."""
 
 SINGLE_REBUILD = SINGLE_SCAN = {64: Config(64, 4, 1), 128: Config(64, 4, 1)}
