@@ -6,6 +6,7 @@ where the ends of the speed-up's interval cross 1.
 """
 
 import math
+import re
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,7 @@ from bench import units
 from reports import frames, scaling
 
 Record = dict[str, Any]
+_IMPL = re.compile(r" \([^)]*\)")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -57,7 +59,7 @@ def overtaking_table(frame: pd.DataFrame) -> list[Overtaking]:
 def text(found: Overtaking) -> str:
     """`ENA 70%: from 20.3k`, without implementation."""
     lead = "from" if found.verdict == "from" else "up to"
-    return f"{found.series.partition(' (')[0]}: {lead} {units.tokens(found.seq_len)}"
+    return f"{_IMPL.sub('', found.series)}: {lead} {units.tokens(found.seq_len)}"
 
 
 def speedup_interval(case: Record) -> tuple[float, float]:

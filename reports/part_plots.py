@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench import units
-from reports import frames, layout, parts, theme, words
+from reports import frames, layout, parts, selection, theme, words
 from reports.parts import Split
 from reports.small_multiples import ticks, title
 
@@ -57,7 +57,9 @@ def memory_split(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None =
 
 def chosen(cases: Sequence[Record], of: parts.Parts) -> list[Split]:
     """The splits that are drawn: few series, one number of axes, the largest lengths."""
-    known = [c for c in cases if c["is_squarest"] and c["seq_len"] and of(c)]
+    latest = selection.latest_runs(cases)[-1:]
+    known = [c for c in cases if c["run_label"] in latest and c["is_squarest"]]
+    known = [c for c in known if c["seq_len"] and of(c)]
     if not known:
         return []
     ndims = {c["ndim"] for c in known}
@@ -88,7 +90,7 @@ def _chosen_series(known: Sequence[Record]) -> list[str]:
     best: dict[tuple[Any, ...], Record] = {}
     for case in known:
         rank = _rank(case)
-        key = (case["contender"], case["scan"], case["run_label"])
+        key = (case["contender"], case["scan"])
         if key not in best or rank < _rank(best[key]):
             best[key] = case
     names = frames.unique(case["series"] for case in best.values())
@@ -115,11 +117,13 @@ def _figure(
     axis: str,
     note: str,
 ) -> Figure:
-    cases = frames.records(frame)
+    everything = frames.records(frame)
+    cases = selection.shown(everything)
     found = chosen(cases, of)
     modes = frames.unique(s.mode for s in found) or ["fwd"]
     columns = frames.unique(s.series for s in found) or [""]
     present = parts.names(found, order)
+    lost = [c for c in cases if c["series"] in columns and c["ndim"] == found[0].ndim]
     heading = words.level_heading(cases) if cases else ""
     dimensions = f", {words.dimensions(found[0].ndim)}" if found else ""
     page = layout.page(
@@ -128,7 +132,7 @@ def _figure(
         legend=[[Patch(color=_colour(p), label=theme.literal(p)) for p in present]],
         title=": ".join(filter(None, (heading, name))),
         subtitle=f"{cases[0]['setting']}{dimensions}" if cases else "",
-        note=" ".join(filter(None, (note, words.failure_note(cases)))),
+        note=words.notes(note, words.failure_note(lost), selection.note(everything)),
         footer=words.footer(cases),
         between=0.12,
     )

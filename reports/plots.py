@@ -6,7 +6,7 @@ lie.
 """
 
 import math
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -16,7 +16,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from reports import axes, corners, crossover, frames, layout, series, theme, words
+from reports import axes, corners, crossover, frames, layout, selection, series, theme, words
 from reports.crossover import Overtaking
 from reports.metrics import (
     ENERGY,
@@ -75,7 +75,8 @@ def speedup(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
     """
     styles = styles or series_styles(frame)
     grid = _grid(frame, SPEEDUP, styles)
-    found = crossover.overtaking_table(frame)
+    names = {c["series"] for c in selection.shown(frames.records(frame))}
+    found = [o for o in crossover.overtaking_table(frame) if o.series in names]
     for mode, row in zip(grid.modes, grid.page.rows, strict=True):
         notes = []
         for ndim, panel in zip(grid.ndims, row, strict=True):
@@ -91,11 +92,24 @@ def speedup(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
 def series_styles(frame: pd.DataFrame) -> dict[str, theme.Style]:
     """One style per series that is drawn anywhere in the frame.
 
-    Operators never share a figure with layers or models, so give them frames of their own.
+    Of several runs a series keeps its colour, and each run has a dash and markers of its own;
+    those of runs that no figure shows look alike. Operators never share a figure with layers or
+    models, so give them frames of their own.
     """
-    drawn = frame[frame["status"] != "unsupported"]
-    order = sorted(frames.records(drawn), key=series.sort_key)
-    return theme.styles((r["series"], r["contender"]) for r in order)
+    drawn = frames.records(frame[frame["status"] != "unsupported"])
+    order = sorted(drawn, key=series.sort_key)
+    runs = selection.latest_runs(order)
+    if len(runs) < 2:
+        return theme.styles((r["series"], r["contender"]) for r in order)
+    seen = [r for r in order if r["run_label"] in runs]
+    bases = theme.styles((series.without_run(r), r["contender"]) for r in seen)
+    found = {r["series"]: theme.UNSEEN for r in order}
+    for case in seen:
+        base = series.without_run(case)
+        found[case["series"]] = theme.of_run(
+            bases[base], runs.index(case["run_label"]), list(bases).index(base), len(bases)
+        )
+    return found
 
 
 def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figure:
@@ -103,7 +117,8 @@ def _figure(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> Figur
 
 
 def _grid(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> _Grid:
-    cases = frames.records(frame)
+    everything = frames.records(frame)
+    cases = selection.shown(everything)
     drawn = [c for c in cases if is_drawn(c, metric)]
     styles = styles or series_styles(frame)
     modes, panels = layout.modes_and_ndims(drawn)
@@ -120,7 +135,7 @@ def _grid(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> _Grid:
         legend=[legend, [_failure_key(status) for status in failures]],
         title=words.figure_title(cases, metric.title),
         subtitle=words.figure_subtitle(cases, metric.title),
-        note=" ".join(filter(None, (metric.note, words.unsupported_note(cases)))),
+        note=words.notes(metric.note, words.unsupported_note(cases), selection.note(everything)),
         footer=words.footer(cases),
     )
     for mode, row in zip(modes, page.rows, strict=True):

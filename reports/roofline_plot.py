@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from bench import units
-from reports import axes, frames, layout, theme, words
+from reports import axes, frames, layout, selection, theme, words
 from reports.plots import series_styles
 from reports.roofline import Attained, Roof, attained, roofs
 from reports.small_multiples import log_ticks, ticks, title
@@ -19,7 +19,8 @@ Record = dict[str, Any]
 
 def roofline(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) -> Figure:
     """Every case as a dot that grows with its length, joined by series."""
-    cases = frames.records(frame)
+    everything = frames.records(frame)
+    cases = selection.shown(everything)
     found, over = attained(cases), roofs(cases)
     names = frames.unique(a.series for a in found)
     styles = styles or series_styles(frame)
@@ -30,7 +31,7 @@ def roofline(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
         legend=[[_key(name, styles[name]) for name in names]],
         title=f"{words.level_heading(cases)}: roofline" if cases else "Roofline",
         subtitle=cases[0]["setting"] if cases else "",
-        note=" ".join(filter(None, (_note(over), words.failure_note(cases)))),
+        note=words.notes(_note(over), words.failure_note(cases), selection.note(everything)),
         footer=words.footer(cases),
         row_height=2.5 if len(modes) > 1 else None,
     )

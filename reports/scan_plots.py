@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench import units
-from reports import axes, frames, layout, theme, words
+from reports import axes, frames, layout, selection, theme, words
 from reports.scan_overhead import Overhead, overheads
 from reports.small_multiples import ticks, title
 
@@ -24,7 +24,8 @@ _GROUP = 0.82
 
 def scan_bars(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) -> Figure:
     """Bars for each length: time of a scan over time of `uni`, all else being the same."""
-    cases = frames.records(frame)
+    everything = frames.records(frame)
+    cases = selection.shown(everything)
     found = overheads(cases)
     lengths = sorted({o.seq_len for o in found})[-MAX_LENGTHS:]
     found = [o for o in found if o.seq_len in lengths]
@@ -33,16 +34,17 @@ def scan_bars(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = No
     colours = {name: palette[i % len(palette)] for i, name in enumerate(names)}
     modes, ndims = layout.modes_and_ndims([{"mode": o.mode, "ndim": o.ndim} for o in found])
     bases = frames.unique(o.base for o in found)
+    measured = {o.contender for o in found}
     page = layout.page(
         num_panels=len(ndims),
         num_rows=len(modes),
         legend=[[Patch(color=c, label=theme.literal(n)) for n, c in colours.items()]],
         title=f"{words.level_heading(cases)}: what scans cost" if cases else "Scans",
         subtitle="; 1x is ".join([cases[0]["setting"], " or ".join(bases[:2])]) if cases else "",
-        note=" ".join(
-            filter(
-                None, ("Whiskers: as far as both 95% intervals allow.", words.failure_note(cases))
-            )
+        note=words.notes(
+            "Whiskers: as far as both 95% intervals allow.",
+            words.failure_note([c for c in cases if c["scan"] and c["contender"] in measured]),
+            selection.note(everything),
         ),
         footer=words.footer(cases),
     )

@@ -55,6 +55,12 @@ def label(case: Mapping[str, Any]) -> str:
     return f"{name}, {case['run_label']}" if case.get("run_label") else name
 
 
+def without_run(case: Mapping[str, Any]) -> Any:
+    """The name that a series has in every run."""
+    name, run = case["series"], case.get("run_label")
+    return name.replace(f", {run}", "", 1) if name and run else name
+
+
 def name_all(cases: list[Record]) -> None:
     """Set `series` on every case so that no two cases of one canvas in one figure share it.
 

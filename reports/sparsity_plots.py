@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from bench import units
-from reports import axes, corners, frames, layout, theme, words
+from reports import axes, corners, frames, layout, selection, theme, words
 from reports.small_multiples import log_ticks, log_values, ticks, title
 from reports.sparsity import Efficiency, efficiencies
 
@@ -26,7 +26,8 @@ _SHORT = {"oom": "OOM", "timeout": "time", "crashed": "crash", "incorrect": "wro
 
 def sweep(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) -> Figure:
     """Speed-up over full attention by sparsity, and what it would be if time went with work."""
-    cases = frames.records(frame)
+    everything = frames.records(frame)
+    cases = selection.shown(everything)
     found = swept(cases)
     lengths = sorted({e.seq_len for e in found})[-MAX_LENGTHS:]
     found = [e for e in found if e.seq_len in lengths]
@@ -39,15 +40,11 @@ def sweep(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) 
         legend=[_sweep_keys(colours), _family_keys(families)],
         title=f"{words.level_heading(cases)}: what sparsity gains" if cases else "Sparsity",
         subtitle=_sweep_subtitle(cases, found),
-        note=" ".join(
-            filter(
-                None,
-                (
-                    "Dashed: the ideal, where time goes with work. Efficiency is the measured "
-                    "speed-up over the ideal one.",
-                    words.failure_note(cases),
-                ),
-            )
+        note=words.notes(
+            "Dashed: the ideal, where time goes with work. Efficiency is the measured speed-up "
+            "over the ideal one.",
+            words.failure_note(cases),
+            selection.note(everything),
         ),
         footer=words.footer(cases),
     )
@@ -175,7 +172,9 @@ def _sweep_subtitle(cases: Sequence[Record], found: Sequence[Efficiency]) -> str
 
 def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) -> Figure:
     """Speed-up over the Transformer by length and sparsity, of the fastest implementation."""
-    cases = frames.records(frame)
+    everything = frames.records(frame)
+    cases = selection.shown(everything)
+    cases = [c for c in cases if c["run_label"] in selection.latest_runs(cases)[-1:]]
     shown = mapped(cases)
     modes, ndims = layout.modes_and_ndims(shown)
     lengths = sorted({c["seq_len"] for c in shown})
@@ -188,7 +187,10 @@ def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
         legend=[_scale_keys()],
         title=f"{words.level_heading(cases)}: speed-up of {name} over {over}" if cases else name,
         subtitle=words.figure_subtitle(cases, "speed-up"),
-        note="Each cell is the fastest implementation measured at that length and sparsity.",
+        note=words.notes(
+            "Each cell is the fastest implementation measured at that length and sparsity.",
+            selection.note(everything),
+        ),
         footer=words.footer(cases),
         row_height=max(_CELL * len(sparsities), 0.9),
     )

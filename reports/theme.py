@@ -81,6 +81,10 @@ class Style:
     dash: Any
 
 
+UNSEEN = Style(GREY, ".", DASHES[-1])
+"""Of what no figure shows."""
+
+
 def styles(series: Iterable[tuple[str, str]]) -> dict[str, Style]:
     """A style for each series, all different, the same whenever the same series are given.
 
@@ -105,6 +109,12 @@ def styles(series: Iterable[tuple[str, str]]) -> dict[str, Style]:
         dash, colour = taken.get(name, (DASHES[-1], GREY))
         found[name] = Style(colour, MARKERS[index % len(MARKERS)], dash)
     return found
+
+
+def of_run(base: Style, run: int, index: int, num_series: int) -> Style:
+    """The look of a series in one of several runs: its colour, with dash and marker of the run."""
+    dash = DASHES[(DASHES.index(base.dash) + run) % len(DASHES)]
+    return Style(base.colour, MARKERS[(index + run * num_series) % len(MARKERS)], dash)
 
 
 def _take(

@@ -88,7 +88,7 @@ def figure_subtitle(cases: Sequence[Record], quantity: str) -> str:
     """What the figure holds fixed, and for a speed-up what it is relative to."""
     if not cases:
         return ""
-    names = anchors(cases)
+    names = frames.unique(series.without_run(c | {"series": c["anchor"]}) for c in cases)
     if quantity != "speed-up" or not names:
         return str(cases[0]["setting"])
     best = f"the fastest of {len(names)} at each length" if len(names) > 2 else " or ".join(names)
@@ -107,6 +107,11 @@ def unsupported_note(cases: Sequence[Record], width: int = 110) -> str:
         return ""
     lead = "Not drawn because unsupported (some lengths or all; reasons in the table): "
     return textwrap.shorten(lead + "; ".join(missing), width, placeholder=" ...")
+
+
+def notes(*sentences: str) -> str:
+    """Those that say something, one after the other."""
+    return " ".join(filter(None, sentences))
 
 
 def failure_note(cases: Sequence[Record], width: int = 170) -> str:
