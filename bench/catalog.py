@@ -190,7 +190,7 @@ _SLIDING_TILE = (
         rank=(("cuda", 3),),
     ),
 )
-_AROUND_TRITON = (r"short_conv_(fwd|bwd)_kernel", r"norm_(fwd|bwd)_kernel")
+_AROUND_TRITON = (r"short_conv_(fwd|bwd)_kernel", r"^norm_(fwd|bwd)_kernel")
 _DELTA_RULE = (
     _Part(impl="reference"),
     _Part(impl="eager", rank=(("cpu", 1), ("cuda", 3))),

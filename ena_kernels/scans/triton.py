@@ -3,9 +3,15 @@
     spread:  y[copy c, position[c, r]] = x[r]               reads x once, writes p copies
     collect: x[r] = sum over c of y[copy c, position[c, r]]  reads p copies once, writes x
 
-Rows are tokens, or the channel slices of tokens for mh2d and mh3d. The sum is taken in float32 in
+Rows are tokens, or the channel slices of tokens for mh2d and mh3d. Rows are cut into vectors of at
+most 16 bytes, and a program takes BLOCK of them in a row, whatever rows they belong to. Positions
+of flips and transpositions are computed, others read from a table. The sum is taken in float32 in
 the order of the copies and stored once: no atomics, so it repeats bit for bit.
 """
+
+import math
+from itertools import accumulate
+from operator import mul
 
 import torch
 import triton
@@ -16,10 +22,15 @@ from ena_kernels.operands import dense, require_kernels
 from ena_kernels.scans.catalog import scan_passes
 from ena_kernels.scans.orders import Shape, position_table, random_positions
 
-# Legend: B batch, p passes, R rows of W channels in each sample and pass.
+# Legend: B batch, p passes, R rows of W channels in each sample and pass; a row is VECS vectors of
+# VEC channels.
 
-TILE_BYTES = 8192
+BLOCK = 256
 NUM_WARPS = 4
+FAR = 2**31
+_READINGS = {"flip": (2,), "bi": (0, 2), "cross": (0, 1, 2, 3)}
+_LISTED = -1
+"""How each copy reads the canvas: 1 transposed, 2 reversed, 3 both, -1 as the table says."""
 
 
 @triton.jit
@@ -33,22 +44,24 @@ def scan_spread_kernel(
     y_copy,
     y_token,
     position_batch,
-    position_copy,
     R,
+    READINGS: tl.constexpr,
+    AXES: tl.constexpr,
     HEADS: tl.constexpr,
-    W: tl.constexpr,
-    PASSES: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_W: tl.constexpr,
+    VECS: tl.constexpr,
+    VEC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OFFSET: tl.constexpr,
 ):
-    """One tile of rows to its place in every copy."""
-    b, rows, cols, mask = _tile(R, W, BLOCK_R, BLOCK_W)
-    x = tl.load(x_ptr + b * x_batch + _offsets(rows, cols, x_token, HEADS, W), mask=mask)
-    for c in tl.static_range(PASSES):
-        places = position_ptr + b * position_batch + c * position_copy + rows
-        position = tl.load(places, mask=rows < R, other=0).to(tl.int64)
+    """A run of vectors to its place in every copy."""
+    b, row, vec, mask = _vectors(R, VECS, BLOCK, OFFSET)
+    lanes = tl.arange(0, VEC)[None, :]
+    x_ptr += b * x_batch
+    x = tl.load(x_ptr + _starts(row, vec, x_token, HEADS, VECS, VEC) + lanes, mask=mask)
+    for c in tl.static_range(len(READINGS)):
+        place = _place(row, c, position_ptr + b * position_batch, R, READINGS[c], AXES)
         copy = y_ptr + b * y_batch + tl.full((), c, tl.int64) * y_copy
-        tl.store(copy + _offsets(position, cols, y_token, HEADS, W), x, mask=mask)
+        tl.store(copy + _starts(place, vec, y_token, HEADS, VECS, VEC) + lanes, x, mask=mask)
 
 
 @triton.jit
@@ -62,43 +75,68 @@ def scan_collect_kernel(
     y_copy,
     y_token,
     position_batch,
-    position_copy,
     R,
+    READINGS: tl.constexpr,
+    AXES: tl.constexpr,
     HEADS: tl.constexpr,
-    W: tl.constexpr,
-    PASSES: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_W: tl.constexpr,
+    VECS: tl.constexpr,
+    VEC: tl.constexpr,
+    BLOCK: tl.constexpr,
+    OFFSET: tl.constexpr,
 ):
-    """One tile of rows as the sum of its copies."""
-    b, rows, cols, mask = _tile(R, W, BLOCK_R, BLOCK_W)
-    total = tl.zeros((BLOCK_R, BLOCK_W), tl.float32)
-    for c in tl.static_range(PASSES):
-        places = position_ptr + b * position_batch + c * position_copy + rows
-        position = tl.load(places, mask=rows < R, other=0).to(tl.int64)
+    """A run of vectors as the sum of its copies."""
+    b, row, vec, mask = _vectors(R, VECS, BLOCK, OFFSET)
+    lanes = tl.arange(0, VEC)[None, :]
+    total = tl.zeros((BLOCK, VEC), tl.float32)
+    for c in tl.static_range(len(READINGS)):
+        place = _place(row, c, position_ptr + b * position_batch, R, READINGS[c], AXES)
         copy = y_ptr + b * y_batch + tl.full((), c, tl.int64) * y_copy
-        y = tl.load(copy + _offsets(position, cols, y_token, HEADS, W), mask=mask, other=0.0)
+        y = tl.load(
+            copy + _starts(place, vec, y_token, HEADS, VECS, VEC) + lanes,
+            mask=mask,
+            other=0.0,
+        )
         total += y.to(tl.float32)
-    x = x_ptr + b * x_batch + _offsets(rows, cols, x_token, HEADS, W)
+    x = x_ptr + b * x_batch + _starts(row, vec, x_token, HEADS, VECS, VEC) + lanes
     tl.store(x, total.to(x_ptr.dtype.element_ty), mask=mask)
 
 
 @triton.jit
-def _tile(R, W: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_W: tl.constexpr):
-    """Sample, rows [BLOCK_R], channels [BLOCK_W] and the mask of this program."""
-    program = tl.program_id(0).to(tl.int64)
-    num_w = tl.cdiv(W, BLOCK_W)
-    num_r = tl.cdiv(R, BLOCK_R)
-    cols = (program % num_w) * BLOCK_W + tl.arange(0, BLOCK_W)
-    rows = (program // num_w % num_r) * BLOCK_R + tl.arange(0, BLOCK_R)
-    return program // (num_w * num_r), rows, cols, (rows < R)[:, None] & (cols < W)[None, :]
+def _vectors(R, VECS: tl.constexpr, BLOCK: tl.constexpr, OFFSET: tl.constexpr):
+    """Sample, row [BLOCK] and number in the row [BLOCK] of the vectors of this program."""
+    num_blocks = tl.cdiv(tl.cast(R, OFFSET) * VECS, BLOCK)
+    program = tl.program_id(0)
+    vectors = (program % num_blocks).to(OFFSET) * BLOCK + tl.arange(0, BLOCK)
+    row = vectors // VECS
+    return (program // num_blocks).to(tl.int64), row, vectors % VECS, (row < R)[:, None]
 
 
 @triton.jit
-def _offsets(rows, cols, token_stride, HEADS: tl.constexpr, W: tl.constexpr):
-    """Offsets [BLOCK_R, BLOCK_W] of rows, which are slice ``row % HEADS`` of a token."""
-    start = (rows // HEADS) * token_stride + (rows % HEADS) * W
-    return start[:, None] + cols[None, :]
+def _place(row, c: tl.constexpr, position_ptr, R, READING: tl.constexpr, AXES: tl.constexpr):
+    """Where rows [BLOCK] stand in copy c.
+
+    AXES: the sides of the canvas, last axis first, each before its weight in transposed order.
+    """
+    if READING < 0:
+        return tl.load(position_ptr + c * tl.cast(R, tl.int64) + row, mask=row < R, other=0).to(
+            row.dtype
+        )
+    place = row
+    if READING % 2 == 1:
+        place = tl.zeros_like(row)
+        for i in tl.static_range(len(AXES) // 2):
+            place += (row % AXES[2 * i]) * AXES[2 * i + 1]
+            row = row // AXES[2 * i]
+    if READING // 2 == 1:
+        place = R - 1 - place
+    return place
+
+
+@triton.jit
+def _starts(row, vec, token_stride, HEADS: tl.constexpr, VECS: tl.constexpr, VEC: tl.constexpr):
+    """Offsets [BLOCK, 1] of vectors of rows, which are slice ``row % HEADS`` of a token."""
+    slices = (row % HEADS) * VECS + vec
+    return ((row // HEADS) * token_stride + slices * VEC)[:, None]
 
 
 def spread(
@@ -145,15 +183,14 @@ def _launch(kernel, x, y, order, scan, canvas, layer, heads):
         return
     heads = heads if scan in ("mh2d", "mh3d") else 1
     p, R, W = scan_passes(scan), L * heads, C // heads
-    if order is None:
-        position, position_batch = position_table(scan, tuple(canvas), layer, heads, x.device), 0
-    else:
+    readings, position, position_batch = _readings(scan, layer), x, 0
+    if order is not None:
         position, position_batch = random_positions(order), L
+    elif readings is None:
+        position = position_table(scan, tuple(canvas), layer, heads, x.device)
     y_batch, y_copy = (1, B) if scan == "bi" else (p, 1)
-    BLOCK_W = min(1024, max(W & -W, min(64, triton.next_power_of_2(W))))
-    BLOCK_R = max(1, TILE_BYTES // (BLOCK_W * x.element_size()))
-    grid = (B * triton.cdiv(R, BLOCK_R) * triton.cdiv(W, BLOCK_W),)
-    kernel[grid](
+    VEC = math.gcd(W, 16 // x.element_size())
+    kernel[(B * triton.cdiv(R * W // VEC, BLOCK),)](
         x,
         y,
         position,
@@ -164,14 +201,33 @@ def _launch(kernel, x, y, order, scan, canvas, layer, heads):
         y.stride(1),
         position_batch,
         R,
-        R,
+        READINGS=readings or (_LISTED,) * p,
+        AXES=_axes(canvas) if readings and any(reading % 2 for reading in readings) else (),
         HEADS=heads,
-        W=W,
-        PASSES=p,
-        BLOCK_R=BLOCK_R,
-        BLOCK_W=BLOCK_W,
+        VECS=W // VEC,
+        VEC=VEC,
+        BLOCK=BLOCK,
+        OFFSET=tl.int64 if max(_extent(x), _extent(y)) >= FAR else tl.int32,
         num_warps=NUM_WARPS,
     )
+
+
+def _readings(scan: str, layer: int) -> tuple[int, ...] | None:
+    """How each copy reads the canvas, for the scans that need no table."""
+    if scan == "switch":
+        return (2,) if layer % 2 == 0 else (1,)
+    return _READINGS.get(scan)
+
+
+def _axes(canvas: Shape) -> tuple[int, ...]:
+    """The sides of a canvas, last axis first, each before its weight in transposed order."""
+    weights = accumulate((1, *canvas[:-1]), mul)
+    return tuple(n for pair in reversed([*zip(canvas, weights, strict=True)]) for n in pair)
+
+
+def _extent(x: Tensor) -> int:
+    """Elements from the first of a sample of `x` to its last."""
+    return (x.shape[1] - 1) * x.stride(1) + x.shape[2]
 
 
 def _spread_fake(x, order, scan, canvas, layer, heads):

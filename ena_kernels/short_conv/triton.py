@@ -10,6 +10,8 @@ chunks' float32 shares gives the gradient of the weights: no atomics, so it repe
 y is three tensors, q, k and v, and so is dy: nothing is cut apart or put together around it.
 """
 
+from typing import NamedTuple
+
 import torch
 import triton
 import triton.language as tl
@@ -20,9 +22,17 @@ from ena_kernels.operands import dense, require_kernels
 # Legend: B batch, L tokens, C channels of x, W = C / 3 channels of q, of k and of v; width 4 is
 # written out.
 
-CHUNK = 32
-UNROLL = 4
-NUM_WARPS = 1
+
+class Config(NamedTuple):
+    """Tokens of a program, tokens it loads at a time, and bytes that a thread takes of each."""
+
+    chunk: int
+    unroll: int
+    num_bytes: int
+
+
+FORWARD = Config(chunk=32, unroll=8, num_bytes=16)
+BACKWARD = Config(chunk=32, unroll=4, num_bytes=8)
 
 
 @triton.jit
@@ -213,7 +223,7 @@ def _forward_op(x, weight):
     x, weight = dense(x), weight.contiguous()
     parts = _forward_fake(x, weight)
     if x.numel():
-        grid, blocks = _launch_shape(x)
+        grid, blocks = _launch_shape(x, FORWARD)
         arguments = (x, weight, *parts, *x.stride()[:2], x.shape[1], x.shape[2] // 3)
         short_conv_fwd_kernel[grid](*arguments, **blocks)
     return parts
@@ -226,8 +236,8 @@ def _backward_op(x, weight, dq, dk, dv):
     dx = x.new_empty(B, L, C)
     if not dx.numel():
         return dx, torch.zeros_like(weight)
-    share = x.new_empty(B * triton.cdiv(L, CHUNK), *weight.shape, dtype=torch.float32)
-    grid, blocks = _launch_shape(x)
+    share = x.new_empty(B * triton.cdiv(L, BACKWARD.chunk), *weight.shape, dtype=torch.float32)
+    grid, blocks = _launch_shape(x, BACKWARD)
     strides = (*x.stride()[:2], *dy[0].stride()[:2])
     short_conv_bwd_kernel[grid](x, flat, *dy, dx, share, *strides, L, C // 3, **blocks)
     return dx, share.sum(0).to(weight.dtype)
@@ -239,11 +249,12 @@ def _alike(*grads: Tensor) -> tuple[Tensor, ...]:
     return grads if is_alike else tuple(grad.contiguous() for grad in grads)
 
 
-def _launch_shape(x: Tensor) -> tuple[tuple[int], dict]:
+def _launch_shape(x: Tensor, config: Config) -> tuple[tuple[int], dict]:
+    """As many programs of one warp as it takes, and what the kernel is compiled for."""
     B, L, C = x.shape
-    BLOCK_C = min(triton.next_power_of_2(C // 3), 512 // x.element_size())
-    blocks = {"CHUNK": CHUNK, "UNROLL": UNROLL, "BLOCK_C": BLOCK_C, "num_warps": NUM_WARPS}
-    return (B * triton.cdiv(L, CHUNK) * 3 * triton.cdiv(C // 3, BLOCK_C),), blocks
+    BLOCK_C = min(triton.next_power_of_2(C // 3), 32 * config.num_bytes // x.element_size())
+    blocks = {"CHUNK": config.chunk, "UNROLL": config.unroll, "BLOCK_C": BLOCK_C, "num_warps": 1}
+    return (B * triton.cdiv(L, config.chunk) * 3 * triton.cdiv(C // 3, BLOCK_C),), blocks
 
 
 def _forward_fake(x, weight):

@@ -158,9 +158,11 @@ for function in (scan_split, scan_merge):
     assert output == "impl 'triton' has no kernel for cpu tensors\n" * 2
 
 
+@pytest.mark.parametrize("offset", ["tl.int32", "tl.int64"])
+@pytest.mark.parametrize("readings", [(0, 1, 2, 3), (-1, -1)])
 @pytest.mark.parametrize("kernel", ["scan_spread_kernel", "scan_collect_kernel"])
-def test_hopper_moves_sixteen_bytes_at_a_time_without_spills(kernel):
-    strides = ("x_batch", "x_token", "y_batch", "y_copy", "y_token", "position_copy", "R")
+def test_hopper_moves_sixteen_bytes_at_a_time_without_spills(kernel, readings, offset):
+    strides = ("x_batch", "x_token", "y_batch", "y_copy", "y_token", "R")
     binary = compiled(
         module="ena_kernels.scans.triton",
         kernel=kernel,
@@ -170,9 +172,17 @@ def test_hopper_moves_sixteen_bytes_at_a_time_without_spills(kernel):
             "position_ptr": "*i32",
             "position_batch": "i32",
         },
-        constexprs={"HEADS": 1, "W": 768, "PASSES": 4, "BLOCK_R": 16, "BLOCK_W": 256},
+        constexprs={
+            "READINGS": readings,
+            "AXES": (48, 32, 32, 1),
+            "HEADS": 1,
+            "VECS": 96,
+            "VEC": 8,
+            "BLOCK": 256,
+            "OFFSET": offset,
+        },
     )
     assert binary.local_bytes == 0
-    assert binary.registers <= 80
+    assert binary.registers <= 96
     assert "ld.global.v4.b32" in binary.ptx
     assert "st.global.v4.b32" in binary.ptx

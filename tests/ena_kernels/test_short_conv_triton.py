@@ -10,10 +10,11 @@ import torch
 from ena_kernels.components import ShortConvolution, impl_around
 from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.short_conv import short_conv
-from ena_kernels.short_conv.triton import CHUNK
+from ena_kernels.short_conv.triton import BACKWARD, FORWARD
 from tests.ena_kernels.sm90 import compiled
 
 DEVICE = "cuda" if torch.cuda.is_available() else "cpu"
+CHUNK = max(FORWARD.chunk, BACKWARD.chunk)
 SHAPES = [(2, 7, 15), (3, 2, 6), (1, 1, 3), (2, CHUNK, 12), (2, 2 * CHUNK + 3, 9), (1, 5, 900)]
 
 
@@ -171,8 +172,7 @@ def test_parts_around_a_recurrence_of_triton_kernels_are_tritons_and_share_a_sta
         torch.testing.assert_close(found, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_hopper_moves_sixteen_bytes_at_a_time_without_spills():
-    blocks = {"CHUNK": CHUNK, "UNROLL": 4, "BLOCK_C": 256}
+def test_hopper_moves_vectors_without_spills():
     sizes = dict.fromkeys(("x_batch", "x_token", "L", "W"), "i32:16")
     forward = {
         **dict.fromkeys(("x_ptr", "weight_ptr", "q_ptr", "k_ptr", "v_ptr"), "*bf16"),
@@ -184,17 +184,19 @@ def test_hopper_moves_sixteen_bytes_at_a_time_without_spills():
         **sizes,
         **dict.fromkeys(("dy_batch", "dy_token"), "i32:16"),
     }
-    for kernel, signature in (
-        ("short_conv_fwd_kernel", forward),
-        ("short_conv_bwd_kernel", backward),
+    for kernel, signature, config in (
+        ("short_conv_fwd_kernel", forward, FORWARD),
+        ("short_conv_bwd_kernel", backward, BACKWARD),
     ):
+        width = 16 * config.num_bytes
         binary = compiled(
             module="ena_kernels.short_conv.triton",
             kernel=kernel,
             signature=signature,
-            constexprs=blocks,
+            constexprs={"CHUNK": config.chunk, "UNROLL": config.unroll, "BLOCK_C": width},
             num_warps=1,
         )
         assert binary.local_bytes == 0
-        assert "ld.global.v4.b32" in binary.ptx
-        assert "st.global.v4.b32" in binary.ptx
+        vector = f"global.v{config.num_bytes // 4}.b32"
+        assert f"ld.{vector}" in binary.ptx
+        assert f"st.{vector}" in binary.ptx
