@@ -59,6 +59,27 @@ def differences(cases: Sequence[Record]) -> list[str]:
     return lines
 
 
+def changed(before: Record, after: Record) -> list[str]:
+    """What differs between two runs but the commit, as far as both know it.
+
+    Such as `torch 2.11.0 to 2.12.0`.
+
+    Args:
+        before, after: Any case of either.
+    """
+    facts = [*_facts([before, after]), ("threads", lambda c: _known(c.get("num_threads")))]
+    told = [(n, text(before), text(after)) for n, text in facts if n not in ("commit", "ena_bench")]
+    known = [t for t in told if units.NOT_AVAILABLE not in t]
+    return [f"{n} {old} to {new}" for n, old, new in known if old != new]
+
+
+def commit_text(case: Mapping[str, Any]) -> str:
+    """`a1b2c3d`, `a1b2c3d + changes` for a dirty tree, or `no commit`."""
+    commit = case["git_commit"]
+    dirty = " + changes" if case["git_dirty"] else ""
+    return f"{str(commit)[:7]}{dirty}" if commit else "no commit"
+
+
 def started(cases: Iterable[Mapping[str, Any]]) -> str:
     """When the first of the cases was measured, UTC, ISO 8601; empty where that is unknown."""
     return min((str(c["started_at"]) for c in cases if c["started_at"]), default="")
@@ -117,7 +138,7 @@ def _facts(firsts: Sequence[Record]) -> list[Fact]:
     libraries = sorted({name for first in firsts for name in _libraries(first)})
     return [
         ("device", _device_text(firsts)),
-        ("commit", _commit_text),
+        ("commit", commit_text),
         *((name, _version_text(name)) for name in _NAMED),
         *((name, _library_text(name)) for name in libraries),
         ("host", lambda c: str(c["host_id"] or units.NOT_AVAILABLE)[:6]),
@@ -153,14 +174,8 @@ def _model(name: str) -> str:
     return name.partition(" ")[0]
 
 
-def _commit_text(case: Mapping[str, Any]) -> str:
-    commit = case["git_commit"]
-    dirty = " + changes" if case["git_dirty"] else ""
-    return f"{str(commit)[:7]}{dirty}" if commit else "no commit"
-
-
 def _version_text(name: str) -> Callable[[Record], str]:
-    return lambda c: str(c[name] or units.NOT_AVAILABLE)
+    return lambda c: _known(c[name])
 
 
 def _library_text(name: str) -> Callable[[Record], str]:
@@ -173,6 +188,10 @@ def _libraries(case: Mapping[str, Any]) -> dict[str, str]:
     except ValueError:
         return {}
     return {str(k): str(v) for k, v in found.items()} if isinstance(found, dict) else {}
+
+
+def _known(value: Any) -> str:
+    return units.NOT_AVAILABLE if value is None else str(value)
 
 
 def _few(names: Sequence[str]) -> str:

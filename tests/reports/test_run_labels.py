@@ -106,3 +106,9 @@ def test_labels_come_in_order_of_time(row):
 def test_a_damaged_list_of_libraries_is_an_unknown_one(row, libraries):
     cases = [row(libraries=libraries), row(run_id=LATER, torch="2.13.0", libraries=libraries)]
     assert _labelled(cases)[1] == "torch 2.13.0"
+
+
+def test_what_changed_between_two_runs_leaves_out_the_commit_and_the_unknown(row):
+    before = row(git_commit="a", torch="2.11.0", triton=None, num_threads=4)
+    after = row(git_commit="b", torch="2.12.0", triton="3.6.0", num_threads=8)
+    assert run_labels.changed(before, after) == ["torch 2.11.0 to 2.12.0", "threads 4 to 8"]
