@@ -1,5 +1,6 @@
 """Two revisions on one device: rounds A B, B A, A B: a drift of the machine hits both alike."""
 
+import time
 from collections.abc import Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
@@ -11,7 +12,7 @@ from bench import units
 from bench.compare import Comparison
 from bench.decision import Question, Rows, settled
 from bench.executor import Executor
-from bench.gate import OnEvent, Plan, Say, again_text, begun, measured
+from bench.gate import OnEvent, Plan, Say, again_text, begun, measured, spaced
 from bench.grid import Planned
 from bench.session import Request, Session, decided, plan
 from bench.worktree import Revision, RevisionExecutor
@@ -53,7 +54,10 @@ def compare_revisions(
             f"{units.plural(runnable, 'case')} in {units.plural(made.rounds, 'round')} each of "
             f"{found[0].name} and {found[1].name}"
         )
-        take_turns(sessions, sessions[0].planned, range(made.rounds), on_event)
+        began_s = time.monotonic()
+        for round in range(made.rounds):
+            take_turns(sessions, sessions[0].planned, round, on_event)
+        apart_s = (time.monotonic() - began_s) / made.rounds
 
         def rows() -> Rows:
             first, second = (session.directory.rows() for session in sessions)
@@ -67,7 +71,8 @@ def compare_revisions(
             say(again_text(len(case_ids), num_rounds // made.rounds))
             doubtful = [item for item in sessions[0].planned if item.case.case_id in case_ids]
             batch = range(num_rounds, num_rounds + made.rounds)
-            take_turns(sessions, doubtful, batch, on_event)
+            for round in spaced(batch, apart_s):
+                take_turns(sessions, doubtful, round, on_event)
             num_rounds = batch.stop
             old, new = rows()
             fresh = (old[old["round"] >= made.rounds], new[new["round"] >= made.rounds])
@@ -78,17 +83,13 @@ def compare_revisions(
 
 
 def take_turns(
-    sessions: Sequence[Session],
-    planned: Sequence[Planned],
-    rounds: Sequence[int],
-    on_event: OnEvent,
+    sessions: Sequence[Session], planned: Sequence[Planned], round: int, on_event: OnEvent
 ) -> None:
-    """Visit the cases in each round with every session; the order turns round each time."""
-    for round in rounds:
-        for session in sessions if round % 2 == 0 else reversed(sessions):
-            measured(session, planned, round + 1, on_event)
-            # two workers that live at once would share the device's memory
-            session.executor.close()
+    """Visit the cases in a round with every session; the order turns round each time."""
+    for session in sessions if round % 2 == 0 else reversed(sessions):
+        measured(session, planned, round + 1, on_event)
+        # two workers that live at once would share the device's memory
+        session.executor.close()
 
 
 @contextmanager

@@ -126,7 +126,7 @@ def _confirmed(case: CaseComparison, anew: CaseComparison | None) -> CaseCompari
     slow = 1.0 + (case.bound or 0.0)
     ratio = anew.ratio or 1.0
     if ratio > slow if case.verdict == SLOWER else ratio < 1.0 / slow:
-        return replace(case, reason=f"measured twice: {times}")
+        return replace(case, reason=f"measured again: {times}")
     return replace(case, verdict=AMBIGUOUS, reason=f"{case.verdict}, but not again: {times}")
 
 

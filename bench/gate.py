@@ -1,6 +1,7 @@
 """The gate: measure a baseline's cases anew, and whatever looks slow again before it fails."""
 
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -27,6 +28,8 @@ if TYPE_CHECKING:
 
 FEWEST_ROUNDS = 5
 """Visits to each case at least, unless the user says otherwise."""
+LONGEST_PAUSE_S = 10.0
+"""Between two rounds of suspects."""
 
 OnEvent = Callable[[runner.Event], None]
 Say = Callable[[str], None]
@@ -128,20 +131,37 @@ def check(
             return refused(baseline, question, reason), baseline.head(0)
         session = begun(cases, plan, executor)
         say(f"{units.plural(len(cases), 'case')} in {units.plural(plan.rounds, 'round')}")
+        began_s = time.monotonic()
         candidate = measured(session, session.planned, plan.rounds, on_event)
+        apart_s = (time.monotonic() - began_s) / plan.rounds
         num_rounds = plan.rounds
 
         def remeasure(case_ids: Sequence[str]) -> pd.DataFrame:
             nonlocal num_rounds
             say(again_text(len(case_ids), num_rounds // plan.rounds))
             doubtful = [item for item in session.planned if item.case.case_id in case_ids]
-            rows = measured(session, doubtful, num_rounds + plan.rounds, on_event)
-            rows = rows[rows["round"] >= num_rounds]
-            num_rounds += plan.rounds
-            return rows
+            batch = range(num_rounds, num_rounds + plan.rounds)
+            for round in spaced(batch, apart_s):
+                rows = measured(session, doubtful, round + 1, on_event)
+            num_rounds = batch.stop
+            return rows[rows["round"] >= batch.start]
 
         found = decide(baseline, candidate, question, remeasure)
         return found, session.directory.rows()
+
+
+def spaced(rounds: Sequence[int], apart_s: float) -> Iterator[int]:
+    """The rounds, each begun this long after the one before, or `LONGEST_PAUSE_S` after its end.
+
+    What a machine is up to for some seconds slows rounds in a row alike. Those of a few suspects
+    would follow each other faster than those of all cases did, and agree too well.
+    """
+    for round in rounds:
+        began_s = time.monotonic()
+        yield round
+        if round != rounds[-1]:
+            left_s = began_s + apart_s - time.monotonic()
+            time.sleep(min(max(left_s, 0.0), LONGEST_PAUSE_S))
 
 
 def again_text(num_cases: int, batch: int) -> str:

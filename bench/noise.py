@@ -136,14 +136,29 @@ class NoiseModel:
         ]
 
     def visits(
-        self, rng: np.random.Generator, cases: Sequence[CaseNoise], num_rounds: int
+        self,
+        rng: np.random.Generator,
+        cases: Sequence[CaseNoise],
+        num_rounds: int,
+        *,
+        round_length: int = 0,
     ) -> list[Visit]:
-        """A run that visits each case once a round, shuffled: its visits in the order of time."""
-        machine = self._machine(rng, num_rounds * len(cases))
-        order = [place for _ in range(num_rounds) for place in rng.permutation(len(cases))]
+        """A run that visits each case once a round, shuffled: its visits in the order of time.
+
+        Args:
+            round_length: Time from one round to the next, counted in visits, where that is more
+                than there are cases.
+        """
+        length = max(round_length, len(cases))
+        machine = self._machine(rng, num_rounds * length)
         return [
-            Visit(str(place), at // len(cases), self._samples(rng, cases[place], machine[at]))
-            for at, place in enumerate(order)
+            Visit(
+                str(place),
+                round,
+                self._samples(rng, cases[place], machine[round * length + at]),
+            )
+            for round in range(num_rounds)
+            for at, place in enumerate(rng.permutation(len(cases)))
         ]
 
     def _machine(self, rng: np.random.Generator, num_visits: int) -> Array:

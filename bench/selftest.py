@@ -81,7 +81,9 @@ def _gate(
         again = [int(case_id) for case_id in case_ids]
         visits = [
             Visit(str(again[int(visit.case)]), visit.round + num_rounds, visit.samples_ms)
-            for visit in model.visits(rng, [cases[i] for i in again], batch)
+            for visit in model.visits(
+                rng, [cases[i] for i in again], batch, round_length=trial.num_cases
+            )
         ]
         num_rounds += batch
         return _frame(visits, _CANDIDATE, factors)

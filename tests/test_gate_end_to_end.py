@@ -97,8 +97,8 @@ def test_a_slow_kernel_and_a_crash_fail_the_gate_and_the_steady_one_does_not(pro
     cases = {case["contender"]: case for case in document["cases"]}
     assert document["verdict"] == "regression"
     assert cases["sluggish"]["verdict"] == "slower"
-    assert cases["sluggish"]["reason"].startswith("measured twice")
-    assert cases["sluggish"]["num_rounds"] == [3, 6]
+    assert cases["sluggish"]["reason"].startswith("measured again")
+    assert cases["sluggish"]["num_rounds"][1] >= 6
     assert 1.5 < cases["sluggish"]["ratio"] < 2.5
     assert cases["fragile"]["verdict"] == "broken"
     assert "worker exited with code 9" in cases["fragile"]["reason"]

@@ -127,7 +127,8 @@ def test_rounds_go_a_b_b_a_and_one_worker_lives_at_a_time(monkeypatch):
         "measured",
         lambda session, planned, rounds, on_event: log.append(f"{session.name}{rounds - 1}"),
     )
-    ab.take_turns([Turns("A", log), Turns("B", log)], [], range(3), print)
+    for round in range(3):
+        ab.take_turns([Turns("A", log), Turns("B", log)], [], round, print)
     assert [entry for entry in log if "closed" not in entry] == ["A0", "B0", "B1", "A1", "A2", "B2"]
     assert log[1::2] == [f"{entry[0]} closed" for entry in log[::2]]
 

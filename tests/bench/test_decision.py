@@ -52,7 +52,7 @@ def test_a_slow_case_is_measured_again_and_then_fails(baseline):
     assert found.exit_code == 3
     (case,) = (c for c in found.cases if c.case_id == SECOND)
     assert case.num_rounds == (5, 10)
-    assert case.reason.startswith("measured twice: 1.08x in all, 1.08x in the new rounds alone")
+    assert case.reason.startswith("measured again: 1.08x in all, 1.08x in the new rounds alone")
 
 
 def test_a_case_that_was_slow_once_only_passes(baseline):

@@ -126,6 +126,35 @@ def test_a_check_goes_on_with_a_suspect_that_stays_doubtful(check):
     assert found.exit_code == 0
 
 
+class Clock:
+    """Time passes only where it is spent."""
+
+    def __init__(self):
+        self.now_s = 0.0
+        self.slept_s = []
+
+    def monotonic(self):
+        return self.now_s
+
+    def sleep(self, seconds):
+        self.slept_s.append(seconds)
+        self.now_s += seconds
+
+
+@pytest.mark.parametrize(
+    ("apart_s", "pauses_s"), [(5.0, [3.0, 3.0, 3.0]), (1.0, [0.0] * 3), (99.0, [10.0] * 3)]
+)
+def test_rounds_of_few_cases_begin_as_far_apart_as_those_of_all(monkeypatch, apart_s, pauses_s):
+    clock = Clock()
+    monkeypatch.setattr(gate, "time", clock)
+    seen = []
+    for round in gate.spaced(range(7, 11), apart_s):
+        seen.append(round)
+        clock.now_s += 2.0
+    assert seen == [7, 8, 9, 10]
+    assert clock.slept_s == pauses_s
+
+
 def test_a_check_on_another_machine_measures_nothing(check):
     found, after, executor, said, _ = check(lambda case, round: 1.0, device_name="Another CPU")
     assert found.exit_code == 4

@@ -30,7 +30,7 @@ def fitted(visits):
 
 
 def test_the_fit_of_what_a_model_draws_is_the_model():
-    found = fitted(drawn(KNOWN, seed=3))
+    found = fitted(drawn(KNOWN, seed=3, num_rounds=150))
     assert found.machine_sigma == pytest.approx(0.03, rel=0.25)
     assert found.machine_correlation == pytest.approx(0.9, abs=0.06)
     assert found.visit_sigma == pytest.approx(0.02, rel=0.25)
@@ -68,3 +68,18 @@ def test_recorded_models_are_found_by_name():
     assert recorded("cpu-bimodal").mode_share > 0
     with pytest.raises(UsageError, match="cpu-bimodal"):
         recorded_or_fitted("none-such")
+
+
+def test_rounds_further_apart_have_less_of_the_machine_in_common():
+    drifting = replace(KNOWN, visit_sigma=0.0, sample_sigma=0.0, machine_correlation=0.99)
+    rng = np.random.default_rng(13)
+    cases = drifting.cases(rng, 1)
+
+    def agreement(round_length):
+        visits = drifting.visits(rng, cases, 600, round_length=round_length)
+        assert [visit.round for visit in visits] == list(range(600))
+        levels = np.log([np.median(visit.samples_ms) for visit in visits])
+        return np.corrcoef(levels[:-1], levels[1:])[0, 1]
+
+    assert agreement(0) > 0.9
+    assert agreement(200) < 0.4
