@@ -128,7 +128,8 @@ class DeltaNet(nn.Module):
             part.squeeze(1).unflatten(-1, (self.heads, -1)) for part in self.conv(qkv, cache.past)
         )
         beta = self.beta(x).sigmoid()
-        o, state = delta_rule_step(q, k, v, beta, cache.state, qk_l2norm=True)
+        impl = "reference" if torch.is_grad_enabled() else self.recurrence.impl
+        o, state = delta_rule_step(q, k, v, beta, cache.state, qk_l2norm=True, impl=impl)
         past = torch.cat([cache.past[:, 1:], qkv], dim=1)
         return self.out(self.norm(o)), DeltaNetCache(past=past, state=state)
 

@@ -178,6 +178,39 @@ def test_decoding_token_by_token_gives_the_whole_output():
     torch.testing.assert_close(torch.stack(stepped, 1), whole, rtol=1e-9, atol=1e-9)
 
 
+@pytest.mark.parametrize("scan", ["cross", "mh2d"])
+def test_a_layer_of_triton_kernels_computes_what_the_eager_one_does(scan):
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layers = [DeltaNet(64, 4, canvas=(3, 4), scan=scan, impl=i) for i in ("triton", "eager")]
+    ours, exact = layers[0].to(device), layers[1].to(device).double()
+    exact.load_state_dict(ours.state_dict())
+    x, gradient = torch.randn(2, 1, 12, 64, device=device)
+    results = []
+    for layer, dtype in ((ours, torch.float32), (exact, torch.float64)):
+        leaf = x.to(dtype).requires_grad_()
+        y = layer(leaf)
+        leaves = (leaf, *layer.parameters())
+        results.append((y, *torch.autograd.grad(y, leaves, gradient.to(dtype))))
+    for found, expected in zip(*results, strict=True):
+        assert (found.double() - expected).norm() < 1e-3 * expected.norm()
+
+
+@pytest.mark.parametrize("has_gradient", [False, True])
+def test_a_layer_of_triton_kernels_decodes_token_by_token(has_gradient):
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    layer = DeltaNet(32, 2, canvas=(7,), impl="triton").to(device)
+    x = torch.randn(2, 7, 32, device=device)
+    with torch.set_grad_enabled(has_gradient):
+        whole, cache, stepped = layer(x), layer.empty_cache(2), []
+        for t in range(7):
+            y, cache = layer.step(x[:, t], cache)
+            stepped.append(y)
+    assert (torch.stack(stepped, 1) - whole).norm() < 1e-3 * whole.norm()
+    assert stepped[-1].requires_grad == has_gradient
+
+
 def test_decoding_refuses_a_scan_that_needs_the_whole_canvas():
     layer = DeltaNet(WIDTH, HEADS, canvas=(5,), scan="flip")
     with pytest.raises(UnsupportedError, match="scan flip needs the whole canvas"):
