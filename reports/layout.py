@@ -11,7 +11,7 @@ from matplotlib.figure import Figure
 
 from reports import frames, theme, words
 
-MARGIN, LEFT, GAP = 0.15, 0.85, 0.22
+MARGIN, LEFT, RIGHT, GAP = 0.15, 0.85, 0.24, 0.22
 PANEL_HEIGHT, AXIS_LABEL, PANEL_TITLE = 2.75, 0.52, 0.28
 ROW_HEIGHT, ROW_GAP = 2.2, 0.16
 """Of a panel where there are several rows, and between one row and the title of the next."""
@@ -61,6 +61,7 @@ def page(
     row_height: float | None = None,
     between: float = 0.0,
     left: float = LEFT,
+    right: float = RIGHT,
     gap: float = GAP,
 ) -> Page:
     """Lay out a figure just high enough for its legend.
@@ -71,7 +72,7 @@ def page(
         row_height: Of a panel, in inches.
         between: Room between rows, beyond that for the title of a panel; without any, only the
             lowest row has room for tick labels.
-        left, gap: Room for labels left of the first panel and between panels, in inches.
+        left, right, gap: Room for labels beside and between the panels of a row, in inches.
     """
     width = FIGURE_WIDTHS.get(num_panels, 3.7 * num_panels)
     groups = [(list(keys), _num_columns(keys, width)) for keys in legend if keys]
@@ -94,7 +95,9 @@ def page(
         y -= LINE
     at.text(MARGIN, 0.24, footer, theme.SMALL_PT, theme.MUTED)
     bottoms = [below + pitch * row for row in reversed(range(num_rows))]
-    return Page(figure, [at.panels(num_panels, y, high, left, gap) for y in bottoms])
+    width = (width - left - right - gap * (num_panels - 1)) / num_panels
+    places = [left + i * (width + gap) for i in range(num_panels)]
+    return Page(figure, [[at.panel(x, y, width, high) for x in places] for y in bottoms])
 
 
 class _Inches:
@@ -133,11 +136,7 @@ class _Inches:
             labelcolor=theme.INK,
         )
 
-    def panels(self, number: int, y: float, high: float, left: float, gap: float) -> list[Axes]:
-        width = (self.width - left - MARGIN - gap * (number - 1)) / number
-        return [self._panel(left + i * (width + gap), y, width, high) for i in range(number)]
-
-    def _panel(self, x: float, y: float, width: float, high: float) -> Axes:
+    def panel(self, x: float, y: float, width: float, high: float) -> Axes:
         w, h = self.width, self.height
         panel = self.figure.add_axes((x / w, y / h, width / w, high / h))
         panel.set_facecolor(theme.PAPER)

@@ -34,7 +34,8 @@ def samples(rows: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None)
         footer=words.footer(shown),
         row_height=1.75,
         between=0.2,
-        gap=0.75,
+        right=0.7 if has_clock else layout.RIGHT,
+        gap=1.45 if has_clock else 0.8,
     )
     for row, column in zip(shown, zip(*page.rows, strict=True), strict=False):
         title(column[0], f"{series.label(row)}, {row['mode']}, {row['canvas']}")
@@ -137,6 +138,7 @@ def _draw_clock(panel: Axes, row: Record) -> None:
     power = row["power_readings_w"] or []
     if len(power) == len(at_s):
         other = panel.twinx()
+        other.set_label("power")
         other.plot(at_s, power, color=theme.VERMILLION, linewidth=1.1, linestyle=(0, (3, 2)))
         other.spines[["top", "left", "bottom", "right"]].set_visible(False)
         other.tick_params(labelsize=theme.TEXT_PT - 0.5, colors=theme.MUTED, length=3)

@@ -165,6 +165,77 @@ def test_each_dimensionality_has_a_panel_and_they_share_the_value_axis(row, canv
     assert not figure.axes[1].get_ylabel()
 
 
+def test_each_mode_has_a_row_with_a_value_axis_of_its_own(row):
+    rows = [row(mode=mode, latency_ms=ms) for mode, ms in (("fwd", 2.0), ("fwdbwd", 600.0))]
+    figure = plots.latency(frames.tidy(pd.DataFrame(rows)))
+    assert [p.get_title(loc="left") for p in figure.axes] == [
+        "forward, 2-D canvas",
+        "forward and backward, 2-D canvas",
+    ]
+    assert figure.texts[0].get_text() == "Layer: latency"
+    upper, lower = (p.get_ylim() for p in figure.axes)
+    assert upper[1] < lower[0]
+    assert not figure.axes[0].get_xlabel()
+    assert figure.axes[1].get_xlabel()
+
+
+def test_crossings_are_marked_at_their_length_and_written_clear_of_the_lines(tidy_study):
+    figure = plots.speedup(tidy_study)
+    (panel,) = figure.axes
+    crossing = _artists(panel, "crossing:")["ENA 70% (flex+fla)"]
+    assert list(crossing.get_xdata()) == pytest.approx([4096], rel=0.01)
+    assert list(crossing.get_ydata()) == [1.0]
+    (note,) = [t for t in panel.texts if t.get_gid() == "note"]
+    assert note.get_text() == "ENA 70%: from 4k"
+    figure.canvas.draw()
+    box = note.get_window_extent()
+    for line in _artists(panel, "series:").values():
+        points = panel.transData.transform(np.column_stack(line.get_data()))
+        dense = np.linspace(points[:-1], points[1:], 50).reshape(-1, 2)
+        inside = (dense > (box.x0, box.y0)).all(axis=1) & (dense < (box.x1, box.y1)).all(axis=1)
+        assert not inside.any()
+
+
+def test_notes_make_room_where_lines_fill_the_panel(row, canvases):
+    """Every corner is taken by some line: the axis grows until the notes hide nothing."""
+    lengths = list(canvases[2])[:6]
+    rows = []
+    for i, seq_len in enumerate(lengths):
+        base = {"canvas": canvases[2][seq_len]}
+        rows.append(row(**base, latency_ms=10.0))
+        for j in range(4):
+            target, ratio = 0.5 + j / 10, 0.5 + 0.2 * i + 0.01 * j
+            ena = {"contender": "ena", "impl": "x", "sparsity_target": target}
+            rows.append(row(**base, **ena, latency_ms=10.0 / ratio))
+        for impl, ratio in (("high", 5.0), ("low", 0.2)):
+            rows.append(row(**base, contender="linear", impl=impl, latency_ms=10.0 / ratio))
+    figure = plots.speedup(frames.tidy(pd.DataFrame(rows)))
+    (panel,) = figure.axes
+    figure.canvas.draw()
+    notes = [t.get_window_extent() for t in panel.texts if t.get_gid() == "note"]
+    assert len(notes) == 4
+    for line in _artists(panel, "series:").values():
+        points = panel.transData.transform(np.column_stack(line.get_data()))
+        dense = np.linspace(points[:-1], points[1:], 50).reshape(-1, 2)
+        for box in notes:
+            inside = (dense > (box.x0, box.y0)).all(axis=1) & (dense < (box.x1, box.y1)).all(axis=1)
+            assert not inside.any()
+    low, high = panel.get_ylim()
+    assert low < 0.2 < 5.0 < high
+
+
+def test_a_series_keeps_its_colour_in_every_run_and_changes_its_dash(row):
+    runs = [{"run_id": f"r{i}", "git_commit": f"{i}aaaaaaaaa"} for i in range(2)]
+    ena = {"contender": "ena", "impl": "triton", "sparsity_target": 0.7}
+    rows = [row(**run) for run in runs] + [row(**run, **ena) for run in runs]
+    styles = plots.series_styles(frames.tidy(pd.DataFrame(rows)))
+    one, other = (styles[f"ENA 70% (triton), {i}aaaaaa"] for i in range(2))
+    anchor = styles["Transformer (sdpa_cudnn), 0aaaaaa"]
+    assert one.colour == other.colour != anchor.colour
+    assert one.dash != other.dash
+    assert len({s.marker for s in styles.values()}) == 4
+
+
 def test_a_single_length_has_one_tick_and_visible_markers_side_by_side(row):
     op = {"level": "op", "depth": 1, "canvas": "64x128"}
     rows = [row(**op, contender="attention", impl=i) for i in ("eager", "flex", "sdpa_flash")]
