@@ -111,10 +111,10 @@ def check_verdict(check: Check, sides: Collection[str], *, is_complete: bool) ->
         sides: Of its readings.
         is_complete: Each of its needs has a reading.
     """
-    if HOLDS in sides and check.holds == SOMEWHERE:
-        return CONFIRMED
-    if check.holds == SOMEWHERE and UNDECIDED in sides:
-        return NOT_TESTED
+    if check.holds == SOMEWHERE:
+        if HOLDS in sides:
+            return CONFIRMED
+        return REFUTED if is_complete and sides and UNDECIDED not in sides else NOT_TESTED
     if FAILS in sides:
         return MIXED if HOLDS in sides else REFUTED
     if HOLDS not in sides or not is_complete:
@@ -122,17 +122,16 @@ def check_verdict(check: Check, sides: Collection[str], *, is_complete: bool) ->
     return MIXED if UNDECIDED in sides else CONFIRMED
 
 
-def claim_verdict(verdicts: Collection[str], *, is_contradicted: bool) -> str:
+def claim_verdict(verdicts: Collection[str], *, is_supported: bool, is_contradicted: bool) -> str:
     """The verdict of a claim by those of its checks, all of which must hold.
 
     Args:
+        is_supported: Some check holds somewhere.
         is_contradicted: A check is refuted, or mixed because it fails in places.
     """
     found = set(verdicts)
     if found and found <= {CONFIRMED}:
         return CONFIRMED
-    if REFUTED in found and found <= {REFUTED, NOT_TESTED}:
-        return REFUTED
-    if is_contradicted or (MIXED in found and NOT_TESTED not in found):
-        return MIXED
-    return NOT_TESTED
+    if is_contradicted:
+        return MIXED if is_supported else REFUTED
+    return MIXED if MIXED in found and NOT_TESTED not in found else NOT_TESTED

@@ -9,6 +9,7 @@ import pandas as pd
 from bench import units
 from reports import frames
 from reports.claim import (
+    CONFIRMED,
     FAILS,
     HOLDS,
     MIXED,
@@ -86,7 +87,9 @@ def judge(claim: Claim, cases: Sequence[Record]) -> Judgement:
     """One claim in the light of records of `frames.tidy`."""
     findings = tuple(_finding(check, cases) for check in claim.checks)
     verdict = claim_verdict(
-        [f.verdict for f in findings], is_contradicted=any(f.is_contradicted for f in findings)
+        [f.verdict for f in findings],
+        is_supported=any(f.holding for f in findings),
+        is_contradicted=any(f.is_contradicted for f in findings),
     )
     return Judgement(
         name=claim.name,
@@ -94,7 +97,7 @@ def judge(claim: Claim, cases: Sequence[Record]) -> Judgement:
         quotation=claim.quotation,
         verdict=verdict,
         aspect=claim.aspect,
-        reason=_reason(claim, findings, verdict),
+        reason=_reason(claim, findings),
         caveats=tuple(caveats_of([r for f in findings for r in f.readings], cases)),
         findings=findings,
     )
@@ -118,8 +121,9 @@ def _finding(check: Check, cases: Sequence[Record]) -> Finding:
         reason = "no run has the cases it needs"
         if found:
             reason = "the intervals contain the bound"
-        if holding:
-            reason = f"it holds, but nothing was measured for {_listed(missing)}"
+        if missing and (holding or failing):
+            word = "holds" if holding else "fails"
+            reason = f"it {word}, but nothing was measured for {_listed(missing)}"
     return Finding(
         text=check.text,
         rule=check.rule,
@@ -132,7 +136,7 @@ def _finding(check: Check, cases: Sequence[Record]) -> Finding:
     )
 
 
-def _reason(claim: Claim, findings: Sequence[Finding], verdict: str) -> str | None:
+def _reason(claim: Claim, findings: Sequence[Finding]) -> str | None:
     reasons = [claim.untested] if claim.untested else []
     open_ones = [f for f in findings if f.verdict == NOT_TESTED]
     if findings and len(open_ones) == len(findings):
@@ -140,7 +144,8 @@ def _reason(claim: Claim, findings: Sequence[Finding], verdict: str) -> str | No
     elif open_ones:
         number = units.plural(len(findings), "check")
         why = "; ".join(dict.fromkeys(str(f.reason) for f in open_ones))
-        rest = ", the others hold" if verdict == NOT_TESTED else ""
+        others = {f.verdict for f in findings} - {NOT_TESTED}
+        rest = ", the others hold" if others == {CONFIRMED} else ""
         verb = "is" if len(open_ones) == 1 else "are"
         reasons = [f"{len(open_ones)} of {number} {verb} not tested ({why}){rest}", *reasons]
     return "; ".join(reasons) or None

@@ -73,9 +73,14 @@ def _speedup(cases: Sequence[Record], where: Where) -> list[Reading]:
 
 
 def _most_speedup(cases: Sequence[Record], where: Where) -> list[Reading]:
-    """The largest of each curve; its interval is that of the maximum of all of its lengths."""
+    """The largest of each curve; its interval is that of the maximum of all of its lengths.
+
+    Curves that end before the last length that a check allows do not tell their largest.
+    """
     found = []
     for curve in curves(_with_speedups(cases, where)):
+        if math.isfinite(where.max_len) and curve[-1]["seq_len"] < where.max_len:
+            continue
         best = max(curve, key=lambda c: c["gain"][0])
         ends = tuple(max(c["gain"][1][i] for c in curve) for i in (0, 1))
         behind = [x for c in curve for x in (c, c["anchor_case"])]

@@ -124,6 +124,7 @@ _ENA_CLAIMS: tuple[Claim, ...] = (
                     where=replace(_LINEAR, scans=(scan,)),
                     high=SLOWER,
                     holds=SOMEWHERE,
+                    needs=(Need(column="seq_len", values=(1024,), words="1k tokens"),),
                 )
                 for scan in ("bi", "cross")
             ),

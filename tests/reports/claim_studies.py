@@ -121,9 +121,10 @@ KINKED = FLAT | {0.9: 0.4, 0.95: 3.9}
 
 def multi_pass(s, times, memories=(1.5, 2.5), transformer=10.0):
     """The scans bi and cross as multiples of uni, against a Transformer (ms at 4k)."""
-    found = s.curve(1.0, transformer) + s.linear("uni", activations_mib=100.0)
+    made = {"lengths": (1024, 4096, 8192), "ndims": (2,)}
+    found = s.curve(1.0, transformer, **made) + s.linear("uni", activations_mib=100.0, **made)
     for scan, time, memory in zip(("bi", "cross"), times, memories, strict=True):
-        found += s.linear(scan, 1.0, time, activations_mib=100.0 * memory)
+        found += s.linear(scan, 1.0, time, activations_mib=100.0 * memory, **made)
     return found
 
 

@@ -62,7 +62,7 @@ def test_every_verdict_of_every_claim_with_checks_has_a_study():
         ([HOLDS], False, NOT_TESTED, CONFIRMED),
         ([HOLDS, UNDECIDED], False, NOT_TESTED, CONFIRMED),
         ([HOLDS, FAILS], False, MIXED, CONFIRMED),
-        ([FAILS], False, REFUTED, REFUTED),
+        ([FAILS], False, REFUTED, NOT_TESTED),
     ],
 )
 def test_the_verdict_of_a_check(sides, is_complete, everywhere, somewhere):
@@ -74,22 +74,26 @@ def test_the_verdict_of_a_check(sides, is_complete, everywhere, somewhere):
 
 
 @pytest.mark.parametrize(
-    ("verdicts", "is_contradicted", "expected"),
+    ("verdicts", "is_supported", "is_contradicted", "expected"),
     [
-        ([], False, NOT_TESTED),
-        ([CONFIRMED, CONFIRMED], False, CONFIRMED),
-        ([CONFIRMED, NOT_TESTED], False, NOT_TESTED),
-        ([CONFIRMED, REFUTED], True, MIXED),
-        ([REFUTED, NOT_TESTED], True, REFUTED),
-        ([REFUTED, REFUTED], True, REFUTED),
-        ([MIXED, NOT_TESTED], False, NOT_TESTED),
-        ([MIXED, NOT_TESTED], True, MIXED),
-        ([MIXED, CONFIRMED], False, MIXED),
-        ([MIXED, REFUTED], True, MIXED),
+        ([], False, False, NOT_TESTED),
+        ([CONFIRMED, CONFIRMED], True, False, CONFIRMED),
+        ([CONFIRMED, NOT_TESTED], True, False, NOT_TESTED),
+        ([CONFIRMED, REFUTED], True, True, MIXED),
+        ([REFUTED, NOT_TESTED], False, True, REFUTED),
+        ([REFUTED, NOT_TESTED], True, True, MIXED),
+        ([REFUTED, REFUTED], False, True, REFUTED),
+        ([MIXED, NOT_TESTED], True, False, NOT_TESTED),
+        ([MIXED, NOT_TESTED], True, True, MIXED),
+        ([MIXED, CONFIRMED], True, False, MIXED),
+        ([MIXED, REFUTED], True, True, MIXED),
     ],
 )
-def test_the_verdict_of_a_claim_is_that_of_all_its_checks(verdicts, is_contradicted, expected):
-    assert claim_verdict(verdicts, is_contradicted=is_contradicted) == expected
+def test_the_verdict_of_a_claim_is_that_of_all_its_checks(
+    verdicts, is_supported, is_contradicted, expected
+):
+    found = claim_verdict(verdicts, is_supported=is_supported, is_contradicted=is_contradicted)
+    assert found == expected
 
 
 def test_every_verdict_is_explained():
@@ -209,3 +213,24 @@ def test_the_largest_speed_up_is_known_as_well_as_the_best_known_length(judged):
     most = judged("E1", study).findings[1]
     assert most.verdict == CONFIRMED
     assert {round(r.lo, 2) for r in most.holding} == {1.25}
+
+
+def test_a_largest_speed_up_is_not_refuted_by_lengths_that_end_too_early(judged):
+    """ENA might overtake at 16k, which was not measured."""
+    found = judged(
+        "E1",
+        lambda s: (
+            s.curve(2.0, lengths=(2048, 4096), ndims=(2,))
+            + s.both(1.0, 3.0, lengths=(2048, 4096), ndims=(2,))
+        ),
+    )
+    assert found.findings[1].verdict == NOT_TESTED
+    assert found.verdict == NOT_TESTED
+
+
+def test_what_must_hold_somewhere_is_not_refuted_where_it_is_least_likely(judged):
+    """Scans are slower than a Transformer at short lengths first; only long ones were measured."""
+    made = {"lengths": (8192, 16384), "ndims": (2,)}
+    found = judged("E5", lambda s: s.curve(1.0, 10.0, **made) + s.linear("bi", **made))
+    assert found.findings[0].verdict == NOT_TESTED
+    assert found.findings[0].reason == "it fails, but nothing was measured for 1k tokens"
