@@ -8,6 +8,8 @@ from typing import Any
 import pandas as pd
 
 from reports import claim_text, claims, facts, frames, plots, summary, tables, words
+from reports.claim_rules import CLAIMS
+from reports.claims_untested import UNTESTED
 from reports.metrics import SPEEDUP, has_points
 from reports.scaling import Scaling, scaling_table
 from reports.theme import Style
@@ -87,6 +89,7 @@ class Document:
     rows: pd.DataFrame
     tidy: pd.DataFrame
     method: list[str]
+    undrawn: list[str] = field(default_factory=list)
 
     @property
     def parts(self) -> list[Part]:
@@ -99,7 +102,7 @@ def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
     tidy = frames.tidy(rows)
     cases = frames.records(tidy)
     styles = _styles(tidy)
-    judgements = claims.judge_all(rows)
+    judgements = [claims.judge(claim, cases) for claim in (*CLAIMS, *UNTESTED)]
     return Document(
         title=title,
         machines=summary.machine_lines(tidy),

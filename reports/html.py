@@ -30,8 +30,8 @@ SCRIPTS = (
 """Files of `reports/page` in the order in which they need each other."""
 COLOURS = 64
 """Colours of a figure inside the page; with so few it takes a fifth of its file."""
-STILLS_MIB = 3.5
-"""How much of the page may be figures; further ones are named, not shown."""
+PAGE_MIB = 7.5
+"""How large a page may become by its figures; those that do not fit are named, not shown."""
 
 
 def page(document: Document) -> str:
@@ -39,17 +39,20 @@ def page(document: Document) -> str:
     data = page_data.script_text(page_data.page_data(document.rows, _groups(document)))
     script = "\n".join(_source(f"{name}.js") for name in SCRIPTS)
     style = _source("page.css")
-    return _template().render(
-        document=document,
-        data=Markup(data),
-        script=Markup(script),
-        style=Markup(style),
-        policy=_policy(script, style),
-        images=_images(document),
-        num_rows=units.count(len(document.rows)),
-        claims=claim_text.entries(document.judgements),
-        tally=claims.tally(document.judgements),
-    )
+    parts = {
+        "document": document,
+        "data": Markup(data),
+        "script": Markup(script),
+        "style": Markup(style),
+        "policy": _policy(script, style),
+        "num_rows": units.count(len(document.rows)),
+        "num_undrawn": units.plural(len(document.undrawn), "figure"),
+        "claims": claim_text.entries(document.judgements),
+        "tally": claims.tally(document.judgements),
+    }
+    bare = _template().render(**parts, images={})
+    images = _images(document, PAGE_MIB * 2**20 - len(bare))
+    return _template().render(**parts, images=images) if images else bare
 
 
 def _groups(document: Document) -> list[page_data.Group]:
@@ -80,10 +83,9 @@ def _digest(text: str) -> str:
     return f"sha256-{base64.b64encode(hashlib.sha256(text.encode()).digest()).decode()}"
 
 
-def _images(document: Document) -> dict[str, str]:
+def _images(document: Document, room: float) -> dict[str, str]:
     """Name to data address of the figures that the page does not draw itself, while they fit."""
     found: dict[str, str] = {}
-    room = STILLS_MIB * 2**20
     for part in document.parts:
         for picture in part.stills:
             address = _image(picture)

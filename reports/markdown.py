@@ -5,6 +5,7 @@ import re
 from collections.abc import Iterable, Iterator
 from pathlib import Path
 
+from bench import units
 from reports import claim_text, claims
 from reports.document import Document, Part, Section
 from reports.tables import Table
@@ -18,21 +19,23 @@ def page(document: Document, *, folder: Path) -> str:
         _items([document.outcome, document.correctness]),
         *_chapter("Summary", document.sentences),
         *_chapter("Files that could not be read", document.problems),
-        *_chapter("Warnings", document.warnings),
         *_chapter("Cases without a result", document.failures),
-        *_chapter("Unsupported cases", document.unsupported),
+        *_chapter("Warnings", document.warnings),
     ]
     for part in document.overviews:
-        if part.pictures:
-            blocks += _part(part, folder)
+        blocks += _part(part, folder) if part.pictures else []
+    if document.undrawn:
+        number = units.plural(len(document.undrawn), "figure")
+        blocks += _folded(f"{number} left out", [_items(document.undrawn)])
+    blocks += ["## Claims", escape(claims.tally(document.judgements))]
+    blocks += [claim_text.markdown(document.judgements).strip()]
     for section in document.sections:
         blocks += _section(section, folder)
-    blocks += [
-        "## Claims",
-        claims.tally(document.judgements),
-        claim_text.markdown(document.judgements),
-    ]
-    blocks += _chapter("How it was measured", [*document.runs, *document.method])
+    blocks += _chapter("How it was measured", document.method)
+    blocks += _folded("On what it was measured", [table(document.facts)])
+    blocks += _folded("Runs", [_items(document.runs)])
+    if document.unsupported:
+        blocks += _folded("Cases that cannot run here", [_items(document.unsupported)])
     return "\n\n".join(b for b in blocks if b) + "\n"
 
 
@@ -63,10 +66,14 @@ def _items(lines: Iterable[str]) -> str:
 
 def _section(section: Section, folder: Path) -> Iterator[str]:
     yield from _part(section.part, folder)
-    for content in (section.speedups, section.latencies, section.scaling):
-        if content is not None and content.lines:
-            yield table(content)
     yield _items(section.notes)
+    for title, content in (
+        ("Speed-up by sequence length", section.speedups),
+        ("Latency by sequence length", section.latencies),
+        ("Exponents, crossovers and largest lengths", section.scaling),
+    ):
+        if content is not None and content.lines:
+            yield from _folded(title, [table(content)])
 
 
 def _part(part: Part, folder: Path) -> Iterator[str]:
@@ -75,3 +82,9 @@ def _part(part: Part, folder: Path) -> Iterator[str]:
     for picture in part.pictures:
         target = picture.file("png").relative_to(folder).as_posix()
         yield f"![{escape(picture.alt)}]({target})"
+        yield f"**{escape(picture.title)}.** {escape(picture.caption)}"
+
+
+def _folded(title: str, blocks: list[str]) -> list[str]:
+    """Blocks that a reader opens; GitHub wants an empty line after the summary."""
+    return [f"<details><summary>{escape(title)}</summary>", *blocks, "</details>"]

@@ -1,17 +1,17 @@
 """Writes a report: figures for papers, a page, and a Markdown file."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
-import matplotlib
 import pandas as pd
-from matplotlib.figure import Figure
 
 from bench.errors import StorageError
-from reports import document, frames, html, markdown
+from reports import document, drawing, frames, html, markdown
 from reports.figures import FIGURES, FORMATS, FigureKind
 
-PNG_DPI = 150
+MAX_FIGURES = 36
+"""More figures than a reader looks at would take minutes to draw; the page's charts show all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -24,20 +24,26 @@ class Paths:
 
 
 def write_report(
-    frame: pd.DataFrame, out_dir: Path, *, title: str, problems: list[str] | None = None
+    frame: pd.DataFrame,
+    out_dir: Path,
+    *,
+    title: str,
+    problems: list[str] | None = None,
+    max_figures: int = MAX_FIGURES,
 ) -> Paths:
     """Write `report.html`, `report.md` and `figures/` into a directory.
 
     Args:
         frame: Columns of `bench.row.Row`, of one or several runs; may be empty.
         problems: What could not be read, to be said in the report.
+        max_figures: Figures after these are left out, which the report says.
 
     Raises:
         StorageError: the directory cannot be written.
     """
     content = document.compose(frame, title=title, problems=list(problems or ()))
     try:
-        return _write(content, Path(out_dir))
+        return _write(content, Path(out_dir), max_figures)
     except OSError as err:
         raise StorageError(
             f"the report cannot be written to {out_dir}: {err}",
@@ -46,16 +52,18 @@ def write_report(
         ) from err
 
 
-def _write(content: document.Document, folder: Path) -> Paths:
+def _write(content: document.Document, folder: Path, max_figures: int) -> Paths:
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
-    for part in content.parts:
-        cases = frames.records(part.frame)
-        for kind in FIGURES:
-            if kind.scope == part.scope and kind.is_worth(cases):
-                picture = _picture(part, kind, kind.alt(cases), figures)
-                _save(kind.draw(part.frame, part.styles), picture)
-                part.pictures.append(picture)
+    found = list(_worth_drawing(content))
+    for part, kind in found[max_figures:]:
+        content.undrawn.append(f"{kind.title}: {part.heading}, {part.setting}")
+    jobs = []
+    for part, kind in found[:max_figures]:
+        picture = _picture(part, kind, figures)
+        part.pictures.append(picture)
+        jobs.append(drawing.Job(kind=kind, part=part, picture=picture))
+    drawing.draw_all(jobs)
     paths = Paths(
         html=folder / "report.html",
         markdown=folder / "report.md",
@@ -66,24 +74,19 @@ def _write(content: document.Document, folder: Path) -> Paths:
     return paths
 
 
-def _picture(part: document.Part, kind: FigureKind, alt: str, folder: Path) -> document.Picture:
+def _worth_drawing(content: document.Document) -> Iterator[tuple[document.Part, FigureKind]]:
+    for part in content.parts:
+        cases = frames.records(part.frame)
+        yield from ((part, k) for k in FIGURES if k.scope == part.scope and k.is_worth(cases))
+
+
+def _picture(part: document.Part, kind: FigureKind, folder: Path) -> document.Picture:
     name = f"{kind.name}-{part.anchor}"
     return document.Picture(
         name=name,
         title=kind.title,
         caption=kind.caption,
-        alt=alt,
+        alt=kind.alt(frames.records(part.frame)),
         is_interactive=kind.is_interactive,
         files=tuple(folder / f"{name}.{suffix}" for suffix in FORMATS),
     )
-
-
-def _save(figure: Figure, picture: document.Picture) -> None:
-    """Equal data give equal files: no date, and ids that depend on the figure's name only."""
-    for path in picture.files:
-        if path.suffix == ".png":
-            figure.savefig(path, dpi=PNG_DPI)
-        else:
-            date = "CreationDate" if path.suffix == ".pdf" else "Date"
-            with matplotlib.rc_context({"svg.hashsalt": picture.name}):
-                figure.savefig(path, metadata={date: None})
