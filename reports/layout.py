@@ -20,8 +20,8 @@ FIGURE_WIDTHS = {1: 7.4, 2: 9.0, 3: 11.0}
 _CHARACTER, _KEY = 0.067, 0.6
 
 
-TITLE_STYLE: Mapping[str, Any] = {"loc": "left", **theme.text_style(theme.TEXT_PT)}
-"""Of a panel."""
+TITLE_STYLE: Mapping[str, Any] = {"loc": "left", "y": 1.0, **theme.text_style(theme.TEXT_PT)}
+"""Of a panel; at a place of its own, which spares matplotlib a layout of all ticks to find one."""
 
 
 def modes_and_ndims(cases: Sequence[Mapping[str, Any]]) -> tuple[list[str], list[int]]:

@@ -12,6 +12,7 @@ from typing import Any
 
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.collections import LineCollection
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
@@ -200,7 +201,8 @@ def _draw_series(
     highs = [y if high is None else high for y, (_, _, (_, high)) in zip(ys, points, strict=True)]
     colour, name = style.colour, line[0]["series"]
     panel.fill_between(xs, lows, highs, color=colour, alpha=0.2, linewidth=0, gid=f"band:{name}")
-    panel.vlines(xs, lows, highs, color=colour, linewidth=1.0, alpha=0.7)
+    ends = [[(x, low), (x, high)] for x, low, high in zip(xs, lows, highs, strict=True)]
+    panel.add_collection(LineCollection(ends, colors=colour, linewidths=1.0, alpha=0.7))
     panel.add_line(_line(xs, ys, style, dots=dots, label=name, gid=f"series:{name}"))
     extra = [(c["seq_len"] * shift, metric.value(c)) for c in cases if not c["is_squarest"]]
     for x, y in extra:

@@ -6,12 +6,12 @@ from typing import Any
 from matplotlib.axes import Axes
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from reports import axes, theme
+from reports import axes, layout, theme
 
 
 def title(panel: Axes, text: str) -> None:
     """Above a panel, to the left."""
-    panel.set_title(theme.literal(text), loc="left", **theme.text_style(theme.TEXT_PT))
+    panel.set_title(theme.literal(text), **layout.TITLE_STYLE)
 
 
 def ticks(axis: Any, places: Sequence[float], texts: Sequence[str], label: str) -> None:
