@@ -1,9 +1,8 @@
 """The command line of ena-bench: parses, calls, prints. Whatever is heavy loads when needed."""
 
 import json
-import os
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import click
 
@@ -22,10 +21,6 @@ from bench.options import (
     settings_of,
     show_plan,
 )
-
-if TYPE_CHECKING:
-    from bench.runner import Summary
-    from bench.session import Session
 
 
 @click.group(
@@ -64,6 +59,8 @@ def run(**options: Any) -> None:
         made = request_of(options, rounds=options["rounds"])
         show_plan(made, as_json=options["as_json"])
         return
+    from reports import run as shown
+
     if options["resume"]:
         opened = session.resumed_session(options["resume"])
     else:
@@ -71,59 +68,11 @@ def run(**options: Any) -> None:
         opened = session.new_session(made, options["out"] or session.new_run_path())
     with opened as active:
         try:
-            summary = _measure_all(active, options)
+            summary = shown.measure(active, options)
         except KeyboardInterrupt:
             click.echo(f"next         ena-bench run --resume {active.directory.path}", err=True)
             raise
-    _finish(active.directory.path, summary, options)
-
-
-def _measure_all(active: "Session", options: dict[str, Any]) -> "Summary":
-    from bench import runner, session
-    from reports.progress import Progress
-
-    if not options["as_json"]:
-        for line in session.disturbances(active.request.device, active.executor.machine()):
-            click.echo(f"warning      {line}", err=True)
-    # a resumed run takes an order of its own: others may be at work in its directory
-    own_order = os.getpid() if options.get("resume") else 0
-    with Progress(is_quiet=options["as_json"]) as progress:
-        return runner.run(
-            active.planned,
-            active.directory,
-            active.executor,
-            rounds=active.request.rounds,
-            seed=active.request.settings.seed + own_order,
-            stop_alike=runner.MOST_ALIKE,
-            budget_s=options["budget"],
-            fresh_workers=options["fresh_workers"],
-            on_event=progress.show,
-        )
-
-
-def _finish(path: Path, summary: "Summary", options: dict[str, Any]) -> None:
-    """The last screen, or the one JSON document; exit 1 if a case failed or none is ok."""
-    from bench.results import load
-    from reports import screen
-    from reports.report import write_report
-
-    rows, problems = load(path)
-    written = (
-        write_report(rows, path / "report", title=path.name, problems=problems)
-        if options["report"]
-        else None
-    )
-    if options["as_json"]:
-        click.echo(json.dumps(screen.json_document(rows, path=path, problems=problems)))
-    else:
-        click.echo(
-            screen.final(rows, path=path, summary=summary, problems=problems, report=written)
-        )
-    if rows["status"].isin(_FAILURES).any() or not (rows["status"] == "ok").any():
-        click.get_current_context().exit(1)
-
-
-_FAILURES = ("incorrect", "fallback", "crashed", "failed", "timeout")
+    shown.finish(active.directory.path, summary, options)
 
 
 @main.command()
@@ -169,13 +118,14 @@ def verify(**options: Any) -> None:
     import tempfile
 
     from bench import session
+    from reports import run as shown
     from reports import screen
 
     made = request_of(options)
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "verify"
         with session.new_session(made, path, measure="bench.measurement:check") as active:
-            _measure_all(active, options | {"budget": None, "fresh_workers": False})
+            shown.measure(active, options | {"budget": None, "fresh_workers": False})
             rows = active.directory.rows()
     if options["as_json"]:
         click.echo(json.dumps(screen.verification_json(rows)))
