@@ -196,6 +196,15 @@ def test_a_layer_of_triton_kernels_computes_what_the_eager_one_does(scan):
         assert (found.double() - expected).norm() < 1e-3 * expected.norm()
 
 
+@pytest.mark.parametrize(
+    ("recurrence", "around"), [("triton", "triton"), ("fla", "triton"), ("eager", "eager")]
+)
+def test_scan_convolution_and_norm_follow_the_recurrence(recurrence, around):
+    layer = DeltaNet(WIDTH, HEADS, canvas=CANVAS, scan="bi", impl=recurrence)
+    parts = layer.conv.impl, layer.norm.impl, layer.split.scan["impl"], layer.merge.scan["impl"]
+    assert set(parts) == {around}
+
+
 @pytest.mark.parametrize("has_gradient", [False, True])
 def test_a_layer_of_triton_kernels_decodes_token_by_token(has_gradient):
     torch.manual_seed(0)
