@@ -18,7 +18,7 @@ from bench.case import Case
 from bench.decision import Question, decide
 from bench.errors import EnaBenchError, UsageError
 from bench.executor import Executor
-from bench.gate import first_rounds
+from bench.gate import first_rounds, spaced
 from bench.injection import run_of
 from bench.outcome import columns_of
 from bench.row import Row
@@ -152,15 +152,20 @@ class _Measuring:
         elapsed_s = self._now() - self.started_s
         return elapsed_s / max(self.num_rounds, 1) * max(rounds, num_visits / 2)
 
-    def measure(self, visits: Sequence[Visit], rounds: Sequence[int], seed: object) -> Rows:
+    def measure(
+        self, visits: Sequence[Visit], rounds: Sequence[int], seed: object, *, apart_s: float = 0.0
+    ) -> Rows:
         """The rows of these visits in some rounds, shuffled anew in each.
+
+        Args:
+            apart_s: From the beginning of a round to that of the next, at least.
 
         Raises:
             _OutOfTimeError: the budget is spent.
             EnaBenchError: a case failed.
         """
         found: Rows = {visit: [] for visit in visits}
-        for round in rounds:
+        for round in spaced(rounds, apart_s):
             if self._now() - self.started_s >= self._budget_s:
                 raise _OutOfTimeError
             self._executor.close()
@@ -209,7 +214,9 @@ def _cycle(
     every = [(case_id, slow) for case_id in measuring.cases for slow in (0.0, *trial.slowdowns)]
     num_first = first_rounds(trial.num_rounds)
     seed = (trial.seed, cycle)
+    began_s = time.monotonic()
     before = measuring.measure(plain, range(trial.num_rounds), (seed, "baseline"))
+    apart_s = (time.monotonic() - began_s) / trial.num_rounds
     batches = [measuring.measure(every, range(num_first), (seed, "candidate"))]
     gates = [(0.0, ""), *((slow, case_id) for case_id, slow in every if slow)]
     found: dict[tuple[float, str], set[str]] = {}
@@ -226,7 +233,7 @@ def _cycle(
         for batch, visits in sorted(wanted.items()):
             say(f"{units.plural(len(visits), 'visit')} again, batch {batch}")
             rounds = range(batch * num_first, (batch + 1) * num_first)
-            more = measuring.measure(sorted(visits), rounds, (seed, "again"))
+            more = measuring.measure(sorted(visits), rounds, (seed, "again"), apart_s=apart_s)
             if batch == len(batches):
                 batches.append(more)
             else:

@@ -111,6 +111,21 @@ def test_suspects_of_all_gates_are_measured_again_together_and_only_they():
     assert said == ["cycle 1, 3 cases", "6 visits again, batch 1"]
 
 
+def test_rounds_of_suspects_begin_as_far_apart_as_those_of_the_baseline(monkeypatch):
+    asked = []
+
+    def spaced(rounds, apart_s):
+        asked.append((list(rounds), apart_s))
+        return iter(rounds)
+
+    monkeypatch.setattr(real_selftest, "spaced", spaced)
+    next(reports(Executor(honest)))
+    before, candidate, again = asked
+    assert (before[1], candidate[1]) == (0.0, 0.0)
+    assert again[0] == [5, 6, 7, 8, 9]
+    assert again[1] > 0.0
+
+
 def test_a_gate_that_stays_in_doubt_gets_every_batch():
     rough = Executor(lambda slowdown, round: 1.0 + slowdown * (0.7 + 0.5 * (-1) ** round))
     said = []
