@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,6 +18,7 @@ from bench.decision import MOST_BATCHES, Question, decide
 from bench.errors import UsageError
 from bench.grid import Grid, Planned
 from bench.results import RunDirectory
+from bench.sensitivity import advice
 from bench.session import Request, Session, executor_of, new_run_id, new_run_path
 from bench.verdict import NOT_COMPARABLE
 
@@ -147,7 +148,9 @@ def check(
             return rows[rows["round"] >= batch.start]
 
         found = decide(baseline, candidate, question, remeasure)
-        return found, session.directory.rows()
+        few = advice(baselines.num_rounds(baseline), cases[0].device)
+        notes = (*found.notes, *([few] if few else []))
+        return replace(found, notes=notes), session.directory.rows()
 
 
 def spaced(rounds: Sequence[int], apart_s: float) -> Iterator[int]:

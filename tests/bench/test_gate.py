@@ -97,6 +97,11 @@ def test_a_check_measures_every_case_of_the_baseline_in_fresh_workers(check):
     assert {event.kind for event in events} == {"started", "finished"}
 
 
+def test_a_check_of_a_baseline_with_few_rounds_says_how_many_find_more(check):
+    found, *_ = check(lambda case, round: 1.0)
+    assert any(note.startswith("the baseline has 5 rounds: with 20") for note in found.notes)
+
+
 def test_a_check_measures_a_suspect_in_as_many_rounds_again(check):
     found, after, executor, said, events = check(
         lambda case, round: 1.2 if case.case_id == SECOND else 1.0

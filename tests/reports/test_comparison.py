@@ -46,6 +46,7 @@ def test_the_screen_shows_every_case_and_why(found, pair):
     assert any(line.startswith("same") and SAME.case_path in line for line in lines)
     assert "peak memory was 100 MiB and is 140 MiB" in text
     assert "NOTE         a file is damaged" in text
+    assert any(line.startswith("sensitivity  these rounds find slow-downs from ") for line in lines)
     assert lines[-1].startswith("REGRESSION   6 cases: 1 broken, 1 slower, 1 not comparable")
     assert "\x1b" not in text
     assert "\x1b" in comparison.screen(found, *pair, colour=True)
@@ -70,6 +71,7 @@ def test_the_document_is_json_and_complete(found, pair):
     assert len(document["cases"]) == len(CASES)
     assert document["problems"] == ["torn"]
     assert document["geomean"]["num_cases"] == 4
+    assert 0.0 < document["sensitivity"]["median"] <= document["sensitivity"]["worst"]
     assert document["limits"]["max_slowdown"] == 0.02
 
 
