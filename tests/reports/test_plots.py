@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 from matplotlib.figure import Figure
+from matplotlib.transforms import Bbox
 
 from bench.row import STATUSES
 from reports import frames, plots, theme
@@ -70,6 +71,156 @@ def test_the_anchor_is_a_line_at_one(tidy_study):
     (panel,) = plots.speedup(tidy_study).axes
     (line,) = [a for a in panel.lines if a.get_gid() == "anchor"]
     assert set(line.get_ydata()) == {1.0}
+    low, high = panel.get_ylim()
+    assert low < 0.25
+    assert high > 4.0
+
+
+def test_out_of_memory_is_a_marker_at_the_bad_edge_and_a_gap_in_the_line(tidy_study):
+    key = "oom:Linear cross (fla)"
+    for draw, at_top in ((plots.latency, True), (plots.speedup, False)):
+        (panel,) = draw(tidy_study).axes
+        failures = _artists(panel, "failure:")
+        assert list(failures) == [key]
+        (x,), (height,) = failures[key].get_data()
+        assert x == 16384
+        assert (height > 0.9) if at_top else (height < 0.1)
+        assert failures[key].get_marker() == theme.FAILURES["oom"]
+        line = _artists(panel, "series:")["Linear cross (fla)"]
+        assert np.isnan(line.get_ydata()[-1])
+        assert np.nanmin(line.get_ydata()) > 0
+
+
+def test_measured_points_stay_clear_of_the_failures(tidy_study):
+    for draw in FIGURES:
+        (panel,) = draw(tidy_study).axes
+        edge = [a.get_ydata()[0] for a in _artists(panel, "failure:").values()]
+        to_axes = panel.transLimits + panel.transAxes.inverted()
+        for line in _artists(panel, "series:").values():
+            points = panel.transData.transform(np.column_stack(line.get_data()))
+            heights = panel.transAxes.inverted().transform(points)[:, 1]
+            heights = heights[np.isfinite(heights)]
+            assert min(abs(h - e) for h in heights for e in edge) > 0.04, (draw, to_axes)
+
+
+def test_every_kind_of_failure_has_its_own_marker_and_legend(row):
+    failed = [s for s in STATUSES if s not in ("ok", "unsupported")]
+    rows = [
+        row(contender="linear", impl=f"impl{i}", status=s, reason="why")
+        for i, s in enumerate(failed)
+    ]
+    figure = plots.latency(frames.tidy(pd.DataFrame([row(), *rows])))
+    (panel,) = figure.axes
+    found = _artists(panel, "failure:")
+    assert {name.partition(":")[0] for name in found} == set(failed)
+    heights = [a.get_ydata()[0] for a in found.values()]
+    assert len({round(h, 6) for h in heights}) == len(failed)
+    assert set(theme.FAILURE_WORDS.values()) <= set(_legend_texts(figure))
+
+
+def test_unsupported_is_listed_and_not_drawn(tidy_study):
+    figure = plots.latency(tidy_study)
+    (panel,) = figure.axes
+    assert not any("natten" in name for name in _artists(panel, "series:"))
+    assert not any("natten" in text for text in _legend_texts(figure))
+    assert any("unsupported" in t.get_text() and "natten" in t.get_text() for t in figure.texts)
+
+
+def test_axes_say_what_they_show_and_in_which_unit(tidy_study):
+    labels = [draw(tidy_study).axes[0].get_ylabel() for draw in FIGURES]
+    assert labels == [
+        "latency (ms)",
+        "throughput (tokens/s)",
+        "peak memory (MiB, GiB)",
+        "speed-up (ratio of latencies)",
+    ]
+    (panel,) = plots.latency(tidy_study).axes
+    assert "tokens" in panel.get_xlabel()
+    assert _ticks(panel.xaxis) == ["1k", "2k", "4k", "8k", "16k"]
+
+
+def test_title_setting_machine_commit_and_run_are_in_the_figure(tidy_study):
+    texts = [t.get_text() for t in plots.speedup(tidy_study).texts]
+    assert texts[0] == "Layer, forward: speed-up over the FlashAttention Transformer"
+    assert "12 heads of 64" in texts[1]
+    assert "1x is Transformer (sdpa_cudnn)" in texts[1]
+    assert texts[-1] == "NVIDIA H100 80GB HBM3 | commit a1b2c3d | run 2026-01-31T10-22-07Z"
+
+
+def test_each_dimensionality_has_a_panel_and_they_share_the_value_axis(row, canvases):
+    rows = [
+        row(canvas=canvases[ndim][n], latency_ms=ndim * n / 1024)
+        for ndim in (1, 2, 3)
+        for n in (1024, 2048)
+    ]
+    figure = plots.latency(frames.tidy(pd.DataFrame(rows)))
+    assert [p.get_title(loc="left") for p in figure.axes] == [
+        "1-D canvas",
+        "2-D canvas",
+        "3-D canvas",
+    ]
+    assert len({p.get_ylim() for p in figure.axes}) == 1
+    lines = [next(iter(_artists(panel, "series:").values())) for panel in figure.axes]
+    assert [line.get_ydata()[0] for line in lines] == [1, 2, 3]
+    assert figure.axes[0].get_ylabel()
+    assert not figure.axes[1].get_ylabel()
+
+
+def test_each_mode_has_a_row_with_a_value_axis_of_its_own(row):
+    rows = [row(mode=mode, latency_ms=ms) for mode, ms in (("fwd", 2.0), ("fwdbwd", 600.0))]
+    figure = plots.latency(frames.tidy(pd.DataFrame(rows)))
+    assert [p.get_title(loc="left") for p in figure.axes] == [
+        "forward, 2-D canvas",
+        "forward and backward, 2-D canvas",
+    ]
+    assert figure.texts[0].get_text() == "Layer: latency"
+    upper, lower = (p.get_ylim() for p in figure.axes)
+    assert upper[1] < lower[0]
+    assert not figure.axes[0].get_xlabel()
+    assert figure.axes[1].get_xlabel()
+
+
+def test_crossings_are_marked_at_their_length_and_written_clear_of_the_lines(tidy_study):
+    figure = plots.speedup(tidy_study)
+    (panel,) = figure.axes
+    crossing = _artists(panel, "crossing:")["ENA 70% (flex+fla)"]
+    assert list(crossing.get_xdata()) == pytest.approx([4096], rel=0.01)
+    assert list(crossing.get_ydata()) == [1.0]
+    (note,) = [t for t in panel.texts if t.get_gid() == "note"]
+    assert note.get_text() == "ENA 70%: from 4k"
+    figure.canvas.draw()
+    box = note.get_window_extent()
+    for line in _artists(panel, "series:").values():
+        points = panel.transData.transform(np.column_stack(line.get_data()))
+        dense = np.linspace(points[:-1], points[1:], 50).reshape(-1, 2)
+        inside = (dense > (box.x0, box.y0)).all(axis=1) & (dense < (box.x1, box.y1)).all(axis=1)
+        assert not inside.any()
+
+
+def test_notes_make_room_where_lines_fill_the_panel(row, canvases):
+    """Every corner is taken by some line: the axis grows until the notes hide nothing."""
+    lengths = list(canvases[2])[:6]
+    rows = []
+    for i, seq_len in enumerate(lengths):
+        base = {"canvas": canvases[2][seq_len]}
+        rows.append(row(**base, latency_ms=10.0))
+        for j in range(4):
+            target, ratio = 0.5 + j / 10, 0.5 + 0.2 * i + 0.01 * j
+            ena = {"contender": "ena", "impl": "x", "sparsity_target": target}
+            rows.append(row(**base, **ena, latency_ms=10.0 / ratio))
+        for impl, ratio in (("high", 5.0), ("low", 0.2)):
+            rows.append(row(**base, contender="linear", impl=impl, latency_ms=10.0 / ratio))
+    figure = plots.speedup(frames.tidy(pd.DataFrame(rows)))
+    (panel,) = figure.axes
+    figure.canvas.draw()
+    notes = [t.get_window_extent() for t in panel.texts if t.get_gid() == "note"]
+    assert len(notes) == 4
+    box = Bbox.union(notes)
+    for line in _artists(panel, "series:").values():
+        points = panel.transData.transform(np.column_stack(line.get_data()))
+        dense = np.linspace(points[:-1], points[1:], 50).reshape(-1, 2)
+        inside = (dense > (box.x0, box.y0)).all(axis=1) & (dense < (box.x1, box.y1)).all(axis=1)
+        assert not inside.any()
     low, high = panel.get_ylim()
     assert low < 0.25
     assert high > 4.0
