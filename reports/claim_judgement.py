@@ -123,7 +123,7 @@ def _finding(check: Check, cases: Sequence[Record]) -> Finding:
             reason = "the intervals contain the bound"
         if missing and (holding or failing):
             word = "holds" if holding else "fails"
-            reason = f"it {word}, but nothing was measured for {_listed(missing)}"
+            reason = f"it {word}, but nothing was measured for {listed(missing)}"
     return Finding(
         text=check.text,
         rule=check.rule,
@@ -151,5 +151,6 @@ def _reason(claim: Claim, findings: Sequence[Finding]) -> str | None:
     return "; ".join(reasons) or None
 
 
-def _listed(words: Sequence[str]) -> str:
+def listed(words: Sequence[str]) -> str:
+    """`a, b and c`."""
     return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"

@@ -8,7 +8,7 @@ from typing import Any
 
 from bench import units
 from reports.claim import CONFIRMED, MIXED, NOT_TESTED, REFUTED, VERDICT_RULES
-from reports.claim_judgement import Finding, Judgement
+from reports.claim_judgement import Finding, Judgement, listed
 from reports.claim_readings import Reading
 from reports.claim_rules import CLAIMS
 from reports.claims_untested import UNTESTED
@@ -69,7 +69,7 @@ def headline(found: Sequence[Judgement]) -> list[str]:
         return []
     number = units.plural(sum(bool(j.findings) for j in found), "claim")
     parts = [
-        f"{_listed([named(j) for j in judged if j.verdict == verdict])} {verdict}"
+        f"{listed([named(j) for j in judged if j.verdict == verdict])} {verdict}"
         for verdict in (CONFIRMED, REFUTED, MIXED)
         if any(j.verdict == verdict for j in judged)
     ]
@@ -246,8 +246,8 @@ def _where(r: Reading, known: Sequence[Reading]) -> str:
 
 def _place(key: tuple[Any, ...], own: Sequence[Reading]) -> str:
     series, level, where, axes, at = key
-    modes = _listed(list(dict.fromkeys(r.mode for r in own)))
-    text = f"{series}, {level} {modes}, {_listed([f'{n}-D' for n in axes])}"
+    modes = listed(list(dict.fromkeys(r.mode for r in own)))
+    text = f"{series}, {level} {modes}, {listed([f'{n}-D' for n in axes])}"
     text += f" ({where})" if where else ""
     return f"{text}{f', at {at}' if at else ''}: {_values(own)}"
 
@@ -268,17 +268,13 @@ def _lengths(own: set[int], known: Sequence[int]) -> str:
         f"{units.tokens(p[0])} to {units.tokens(p[-1])}" if len(p) > 1 else units.tokens(p[0])
         for p in parts
     ]
-    return _listed(words) if words else ""
+    return listed(words) if words else ""
 
 
 def _values(found: Sequence[Reading]) -> str:
     low, high = min(r.value for r in found), max(r.value for r in found)
     ends = dict.fromkeys((units.significant(low), units.significant(high)))
     return " to ".join(ends)
-
-
-def _listed(words: Sequence[str]) -> str:
-    return words[0] if len(words) == 1 else f"{', '.join(words[:-1])} and {words[-1]}"
 
 
 def _wrapped(text: str, width: int, more: str = "") -> list[str]:

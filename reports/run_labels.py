@@ -125,8 +125,6 @@ def _told_apart(groups: Mapping[Key, list[Record]]) -> dict[Key, str]:
     parts: list[list[str]] = [[] for _ in firsts]
     for name, text in (*_facts(firsts), *_TIMES):
         known = len({tuple(p) for p in parts})
-        if known == len(parts):
-            break
         values = [_said(name, text(first)) for first in firsts]
         if len({(*p, v) for p, v in zip(parts, values, strict=True)}) > known:
             parts = [[*p, v] for p, v in zip(parts, values, strict=True)]
