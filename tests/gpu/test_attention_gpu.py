@@ -17,10 +17,15 @@ DTYPES = {
     "sdpa_cudnn": HALF,
     "sdpa_math": (*HALF, torch.float32),
     "flex": (*HALF, torch.float32),
+    "flex_flash": HALF,
     "flash_attn": HALF,
     "flash_attn_4": HALF,
 }
-LIBRARIES = {"flash_attn": "flash_attn.flash_attn_interface", "flash_attn_4": "flash_attn.cute"}
+LIBRARIES = {
+    "flash_attn": "flash_attn.flash_attn_interface",
+    "flash_attn_4": "flash_attn.cute",
+    "flex_flash": "flash_attn.cute",
+}
 # relative error in the 2-norm: of the output, of each gradient (SPEC 2.7)
 LIMITS = {
     torch.bfloat16: (5e-3, 1e-2),
@@ -133,6 +138,7 @@ def test_backward_runs_twice_through_a_kept_graph(impl):
         ("sdpa_cudnn", "cudnn", "pytorch_flash"),
         ("sdpa_math", "softmax", "flash"),
         ("flex", "flex", "softmax"),
+        ("flex_flash", "flash", "triton_tem"),
         ("flash_attn", "flash", "cudnn"),
         ("flash_attn_4", "flash", "cudnn"),
         ("eager", "exp", "flash"),

@@ -27,6 +27,7 @@ GEOMETRIES = {
     "3d-tile-of-384": ((12, 16, 8), (6, 8, 8), (6, 8, 8)),
     "2d-not-a-multiple-of-a-block": ((18, 25), (6, 5), (6, 15)),
 }
+LIBRARIES = {"natten": "natten", "flex_flash": "flash_attn.cute"}
 EVEN = {"canvas": (32, 96), "tile": (8, 16), "window": (16, 64)}
 
 
@@ -61,8 +62,8 @@ def assert_agrees_with_float64(impl, tensors, dtype, **shapes):
 
 
 def skip_if_absent(impl):
-    if impl == "natten":
-        pytest.importorskip("natten")
+    if impl in LIBRARIES:
+        pytest.importorskip(LIBRARIES[impl])
 
 
 def kernels_of(call):
@@ -82,6 +83,17 @@ def test_output_and_every_gradient_agree_with_float64(impl, canvas, tile, window
     tensors = inputs(canvas, torch.bfloat16)
     shapes = {"canvas": canvas, "tile": tile, "window": window}
     assert_agrees_with_float64(impl, tensors, torch.bfloat16, **shapes)
+
+
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_flex_flash_agrees_with_float64_where_every_block_is_seen_whole(dtype, head_dim):
+    skip_if_absent("flex_flash")
+    tensors = inputs(EVEN["canvas"], dtype, head_dim=head_dim)
+    assert_agrees_with_float64("flex_flash", tensors, dtype, **EVEN)
+    kernels = kernels_of(lambda: sliding_tile(*tensors, impl="flex_flash", **EVEN))
+    assert any("flash" in name for name in kernels), kernels
+    assert not any("triton_tem" in name for name in kernels), kernels
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
@@ -142,7 +154,7 @@ def test_backward_runs_twice_through_a_kept_graph(impl):
 
 @pytest.mark.parametrize(
     ("impl", "wanted"),
-    [("flex", "flex"), ("eager", "index"), ("natten", "natten"), ("triton", "sliding_tile_bwd")],
+    [("flex", "flex"), ("eager", "index"), ("natten", "natten"), ("triton", "bwd_dkdv")],
 )
 def test_the_kernels_that_run_are_those_the_impl_is_named_after(impl, wanted):
     skip_if_absent(impl)

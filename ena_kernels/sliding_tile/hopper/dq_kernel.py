@@ -41,7 +41,7 @@ def _load(
 ):  # fmt: skip
     q_desc, k_desc, v_desc, o_desc, do_desc = descriptors
     q_smem, k_smem, v_smem, o_smem, do_smem = buffers
-    own_full, k_full, k_empty, v_full, v_empty = barriers
+    own_full, o_full, k_full, k_empty, v_full, v_empty = barriers
     num_heads, group, counts, seen, per_tile = sizes
     q_fold, k_fold, v_fold, o_fold, do_fold = folds
     batch, head, box_0, box_1, box_2 = unit_of(gl.program_id(0), counts, num_heads)
@@ -49,12 +49,14 @@ def _load(
     o_corner = corner_of(batch, head, box_0, box_1, box_2, o_fold, counts, BOX, NUM_AXES)
     do_corner = corner_of(batch, head, box_0, box_1, box_2, do_fold, counts, BOX, NUM_AXES)
     for w in gl.static_range(2):
-        mbarrier.expect(own_full.index(w), 3 * q_desc.block_type.nbytes)
-        load_box(q_desc, half_of(q_corner, w, HALF, NUM_AXES), own_full.index(w), q_smem.index(w))
-        load_box(
-            do_desc, half_of(do_corner, w, HALF, NUM_AXES), own_full.index(w), do_smem.index(w)
-        )
-        load_box(o_desc, half_of(o_corner, w, HALF, NUM_AXES), own_full.index(w), o_smem.index(w))
+        q_half = half_of(q_corner, w, HALF, NUM_AXES)
+        do_half = half_of(do_corner, w, HALF, NUM_AXES)
+        mbarrier.expect(own_full.index(w), 2 * q_desc.block_type.nbytes)
+        load_box(q_desc, q_half, own_full.index(w), q_smem.index(w))
+        load_box(do_desc, do_half, own_full.index(w), do_smem.index(w))
+    for w in gl.static_range(2):
+        mbarrier.expect(o_full.index(w), o_desc.block_type.nbytes)
+        load_box(o_desc, half_of(o_corner, w, HALF, NUM_AXES), o_full.index(w), o_smem.index(w))
     step = 0
     load_seen_keys(
         step, batch, head // group, box_0, box_1, box_2, (k_desc, v_desc), (k_smem, v_smem),
@@ -74,7 +76,7 @@ def _compute(
     dq_desc, floats, buffers, barriers, sizes, dq_fold, sides, scale = shared
     lse_ptr, dlse_ptr, base_2_lse_ptr, delta_ptr = floats
     q_smem, k_smem, v_smem, o_smem, do_smem = buffers
-    own_full, k_full, k_empty, v_full, v_empty = barriers
+    own_full, o_full, k_full, k_empty, v_full, v_empty = barriers
     num_heads, _group, counts, seen, _per_tile = sizes
     S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
     DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
@@ -90,18 +92,14 @@ def _compute(
     place = all_heads + box_number(box_0, box_1, box_2, counts) * 128 + W * 64 + row
     lse = gl.load(lse_ptr + token) * LOG2_E
     mbarrier.wait(own_full.index(W), 0)
-    q = q_smem.index(W).reshape([64, D])
-    do = do_smem.index(W).reshape([64, D])
-    o = o_smem.index(W).reshape([64, D])
-    products = o.load(DQ_LAYOUT).to(gl.float32) * do.load(DQ_LAYOUT).to(gl.float32)
-    delta = gl.convert_layout(gl.sum(products, 1), S_ROWS)
-    if HAS_DLSE:
-        delta -= gl.load(dlse_ptr + token)
+    do_box = do_smem.index(W).reshape([64, D])
+    o_box = o_smem.index(W).reshape([64, D])
     if HELD:
-        q = q.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
-        do = do.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
-    gl.store(base_2_lse_ptr + place, lse)
-    gl.store(delta_ptr + place, delta)
+        q = q_smem.index(W).reshape([64, D]).load(gl.DotOperandLayout(0, S_LAYOUT, 2))
+        do = do_box.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
+    else:
+        q = q_smem.index(W).reshape([64, D])
+        do = do_box
     zero = gl.zeros([64, ROWS], gl.float32, S_LAYOUT)
     dq = gl.zeros([64, D], gl.float32, DQ_LAYOUT)
     scale_log2 = scale * LOG2_E
@@ -115,6 +113,14 @@ def _compute(
         mbarrier.wait(v_full.index(0), 0)
     v = v_smem.index(0).reshape([ROWS, D])
     dp_token = warpgroup_mma(do, v.permute((1, 0)), zero, use_acc=False, is_async=True)
+    mbarrier.wait(o_full.index(W), 0)
+    # delta is computed while the first two products run
+    products = o_box.load(DQ_LAYOUT).to(gl.float32) * do_box.load(DQ_LAYOUT).to(gl.float32)
+    delta = gl.convert_layout(gl.sum(products, 1), S_ROWS)
+    if HAS_DLSE:
+        delta -= gl.load(dlse_ptr + token)
+    gl.store(base_2_lse_ptr + place, lse)
+    gl.store(delta_ptr + place, delta)
     s = warpgroup_mma_wait(1, deps=(s_token,))
     p = gl.exp2(s * scale_log2 - lse[:, None])
     dp = warpgroup_mma_wait(0, deps=(dp_token,))
@@ -143,7 +149,7 @@ def _compute(
         ds = gl.convert_layout((p * (dp - delta[:, None])).to(DTYPE), DS_LAYOUT)
     dq_token = warpgroup_mma(ds, k_smem.index(stage).reshape([ROWS, D]), dq, is_async=True)
     dq = warpgroup_mma_wait(0, deps=(dq_token,))
-    o.store((dq * scale).to(DTYPE))
+    o_box.store((dq * scale).to(DTYPE))
     fence_async_shared()
     corner = corner_of(batch, head, box_0, box_1, box_2, dq_fold, counts, BOX, NUM_AXES)
     store_box(dq_desc, half_of(corner, W, HALF, NUM_AXES), o_smem.index(W))
@@ -181,12 +187,14 @@ def sliding_tile_hopper_bwd_dq_kernel(
     k_smem = gl.allocate_shared_memory(dtype, [STAGES] + key_box, k_desc.layout)  # noqa: RUF005
     v_smem = gl.allocate_shared_memory(dtype, [STAGES] + key_box, v_desc.layout)  # noqa: RUF005
     own_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    o_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for w in gl.static_range(2):
         mbarrier.init(own_full.index(w), count=1)
+        mbarrier.init(o_full.index(w), count=1)
     for s in gl.static_range(STAGES):
         mbarrier.init(k_full.index(s), count=1)
         mbarrier.init(v_full.index(s), count=1)
@@ -195,7 +203,7 @@ def sliding_tile_hopper_bwd_dq_kernel(
     sizes = (num_heads, group, counts, seen, per_tile)
     inputs = (q_desc, k_desc, v_desc, o_desc, do_desc)
     buffers = (q_smem, k_smem, v_smem, o_smem, do_smem)
-    barriers = (own_full, k_full, k_empty, v_full, v_empty)
+    barriers = (own_full, o_full, k_full, k_empty, v_full, v_empty)
     folds = (q_fold, k_fold, v_fold, o_fold, do_fold)
     floats = (lse_ptr, dlse_ptr, base_2_lse_ptr, delta_ptr)
     shared = (dq_desc, floats, buffers, barriers, sizes, dq_fold, sides, scale)
