@@ -12,7 +12,7 @@ from typing import Any
 import pandas as pd
 
 from bench.row import Row
-from reports import figures, frames, theme
+from reports import figures, frames, page_charts, theme
 from reports.metrics import SPEEDUP, Metric
 from reports.scaling import Scaling
 
@@ -200,8 +200,23 @@ def _group(group: Group) -> dict[str, Any]:
         "heading": group.heading,
         "setting": group.setting,
         "crossings": crossings,
+        "charts": [_chart(chart) for chart in page_charts.charts(group.cases, group.styles)],
         "notes": list(group.notes),
     }
+
+
+def _chart(chart: page_charts.Chart) -> dict[str, Any]:
+    shared = ("name", "title", "caption", "form", "panel", "ndim")
+    lines = [
+        _series(line.name, line.style)
+        | {
+            "is_reference": line.is_reference,
+            "points": [[_plain(part) for part in point] for point in line.points],
+        }
+        for line in chart.lines
+    ]
+    axes = {"x": asdict(chart.x), "y": asdict(chart.y)}
+    return {name: getattr(chart, name) for name in shared} | axes | {"lines": lines}
 
 
 def _look(group: Group, case: Record) -> theme.Style:

@@ -1,15 +1,11 @@
-// One panel: lines over the sequence length, with bands, markers of failures and tooltips.
+// One panel of a quantity: lines over the sequence length, with bands and markers of failures.
 
 const FAILURE_ROW = 15;
-const REACH = { mouse: 48, touch: 80 };
 
-/**
- * Draw a panel into a host element.
- *
- * panel: { quantity, cases, label, limits, lengths, crossings, width, height }
- */
-function drawPanel(host, panel) {
-  const area = { left: 62, right: panel.width - 14, top: 10, bottom: panel.height - 44 };
+/** panel: { quantity, cases, label, limits, lengths, crossings } */
+function drawQuantity(host, panel) {
+  const blank = blankPanel(host, panel.label);
+  const { svg, area } = blank;
   const failed = failureRows(panel.cases);
   const room = failed.length ? (1 + Math.max(...failed.map(({ row }) => row))) * FAILURE_ROW + 4 : 0;
   const atTop = panel.quantity.is_worse_higher;
@@ -18,18 +14,16 @@ function drawPanel(host, panel) {
     area.top + (atTop ? room : 0),
   ]);
   const x = lengthScale(panel.lengths, area);
-  const svg = drawn("svg", {
-    viewBox: `0 0 ${panel.width} ${panel.height}`,
-    width: panel.width,
-    height: panel.height,
-    tabindex: 0,
-    role: "application",
-    "aria-roledescription": "chart",
-    "aria-label": panel.label,
-  });
-  svg.append(axesOf(panel, x, y, area));
+  const [low, high] = panel.limits;
+  const ticks = (panel.quantity.format === "memory" ? binaryTicks : decimalTicks)(low, high);
+  svg.append(axesOf(
+    blank,
+    lengthTicks(panel.lengths, mostTicks(blank)).map((tick) => [x(tick), format.tokens(tick)]),
+    ticks.map((tick) => [y(tick), trimmed(format[panel.quantity.format](tick))]),
+    "sequence length (tokens)",
+  ));
   if (panel.quantity.has_anchor) svg.append(anchorLine(panel, x, y, area));
-  const shifts = dodges(panel);
+  const shifts = dodges(panel, area);
   const points = [];
   for (const line of distinct(panel.cases.map((record) => record.line))) {
     const own = panel.cases.filter((record) => record.line === line);
@@ -39,9 +33,9 @@ function drawPanel(host, panel) {
   for (const { record, row } of failed) {
     const step = (row + 0.6) * FAILURE_ROW;
     const at = {
+      ...reached(record),
       x: x(record.seq_len) + (shifts.get(record.line) ?? 0),
       y: atTop ? area.top + step : area.bottom - step,
-      record,
     };
     points.push(at);
     svg.append(drawn("text", {
@@ -52,9 +46,12 @@ function drawPanel(host, panel) {
       "data-status": record.status,
     }));
   }
-  host.append(svg);
-  listen(host, svg, points, panel);
-  return svg;
+  listen(blank, points, ({ record }) => caseLines(record, series[record.line], panel.quantity));
+}
+
+/** What arrow keys and the tooltip need of a case. */
+function reached(record) {
+  return { record, line: record.line, step: record.seq_len };
 }
 
 /** A place for every length; a single one is in the middle. */
@@ -66,10 +63,10 @@ function lengthScale(lengths, area) {
 }
 
 /** With a single length, series stand side by side. */
-function dodges(panel) {
+function dodges(panel, area) {
   const lines = distinct(panel.cases.map((record) => record.line));
   if (panel.lengths.length !== 1) return new Map();
-  const step = Math.min((panel.width - 110) / lines.length, 34);
+  const step = Math.min((area.right - area.left - 40) / lines.length, 34);
   return new Map(lines.map((line, index) => [line, (index - (lines.length - 1) / 2) * step]));
 }
 
@@ -85,45 +82,18 @@ function failureRows(shown) {
     });
 }
 
-function axesOf(panel, x, y, area) {
-  const group = drawn("g", { class: "axes", "aria-hidden": "true" });
-  const [low, high] = panel.limits;
-  const isBinary = panel.quantity.format === "memory";
-  const values = (isBinary ? binaryTicks : decimalTicks)(low, high);
-  for (const tick of values) {
-    group.append(drawn("path", { d: `M${area.left} ${y(tick)}H${area.right}`, class: "grid" }));
-    const text = trimmed(format[panel.quantity.format](tick));
-    group.append(drawn("text", { x: area.left - 8, y: y(tick) + 4, class: "end", text }));
-  }
-  const most = Math.max(Math.floor((area.right - area.left) / 44), 2);
-  for (const tick of lengthTicks(panel.lengths, Math.min(most, MAX_TICKS))) {
-    group.append(
-      drawn("path", { d: `M${x(tick)} ${area.top}V${area.bottom}`, class: "grid" }),
-      drawn("text", { x: x(tick), y: area.bottom + 18, class: "middle", text: format.tokens(tick) }),
-    );
-  }
-  group.append(drawn("path", { d: `M${area.left} ${area.top}V${area.bottom}H${area.right}`, class: "frame" }));
-  group.append(drawn("text", {
-    x: (area.left + area.right) / 2,
-    y: area.bottom + 36,
-    class: "middle title",
-    text: "sequence length (tokens)",
-  }));
-  return group;
-}
-
 /** The anchor at 1, and on it where series overtake it, with intervals. */
 function anchorLine(panel, x, y, area) {
   const group = drawn("g", { class: "anchor" });
   group.append(drawn("path", { d: `M${area.left} ${y(1)}H${area.right}` }));
   for (const crossing of panel.crossings) {
     const at = x(crossing.seq_len);
-    const line = series[crossing.line];
+    const line = crossing.look;
     const ends = [crossing.lo, crossing.hi].map((end) => (end === null ? at : x(end)));
     group.append(drawn(
       "g",
       { class: `crossing c${line.colour}` },
-      drawn("title", { text: crossing.text }),
+      drawn("title", { text: crossingText(crossing) }),
       drawn("path", { d: `M${ends[0]} ${y(1)}H${ends[1]}`, class: "extent" }),
       drawn("path", { d: `M${at} ${y(1) - 9}V${y(1) + 9}`, class: "tick" }),
     ));
@@ -135,7 +105,9 @@ function anchorLine(panel, x, y, area) {
 function lineOf(line, own, quantity, place, y, points) {
   const group = drawn("g", { class: `series c${line.colour}`, "data-series": line.name });
   const known = own.filter((record) => record[`${quantity.name}:value`] !== null);
-  const at = (record) => ({ x: place(record), y: y(record[`${quantity.name}:value`]), record });
+  const at = (record) => (
+    { ...reached(record), x: place(record), y: y(record[`${quantity.name}:value`]) }
+  );
   const pieces = unbroken(own.filter((record) => record.is_squarest), quantity);
   for (const piece of pieces) {
     group.append(
@@ -174,69 +146,4 @@ function bandPath(piece, quantity, place, y) {
   const lower = piece.map((record) => `${place(record)} ${end(record, "lo")}`).reverse();
   if (piece.length > 1) return `M${[...upper, ...lower].join("L")}Z`;
   return `M${upper[0]}L${lower[0]}`;
-}
-
-/** Pointer, touch and keys choose a point, whose case is then told. */
-function listen(host, svg, points, panel) {
-  const ring = drawn("circle", { r: 8, class: "ring", visibility: "hidden" });
-  svg.append(ring);
-  let chosen = null;
-  const choose = (point) => {
-    chosen = point;
-    ring.setAttribute("visibility", point ? "visible" : "hidden");
-    if (!point) {
-      tooltip.hide();
-      return;
-    }
-    ring.setAttribute("cx", point.x);
-    ring.setAttribute("cy", point.y);
-    const frame = svg.getBoundingClientRect();
-    const scale = frame.width / panel.width;
-    const below = frame.top - host.getBoundingClientRect().top;
-    const at = { x: point.x * scale, y: below + point.y * scale };
-    tooltip.show(host, at, caseLines(point.record, series[point.record.line], panel.quantity));
-  };
-  const pick = (event) => {
-    const frame = svg.getBoundingClientRect();
-    const scale = panel.width / frame.width;
-    const [px, py] = [(event.clientX - frame.left) * scale, (event.clientY - frame.top) * scale];
-    const reach = event.pointerType === "touch" ? REACH.touch : REACH.mouse;
-    const point = nearest(points, px, py, reach);
-    if (point !== chosen) choose(point);
-  };
-  svg.addEventListener("pointermove", pick);
-  svg.addEventListener("pointerdown", pick);
-  svg.addEventListener("pointerleave", (event) => event.pointerType === "mouse" && choose(null));
-  svg.addEventListener("blur", () => choose(null));
-  svg.addEventListener("keydown", (event) => {
-    if (event.key === "Escape") choose(null);
-    const next = nextPoint(points, chosen, event.key);
-    if (next) {
-      event.preventDefault();
-      choose(next);
-    }
-  });
-}
-
-function nearest(points, px, py, reach) {
-  let best = null;
-  let least = reach;
-  for (const point of points) {
-    const distance = Math.hypot(point.x - px, point.y - py);
-    if (distance < least) [best, least] = [point, distance];
-  }
-  return best;
-}
-
-/** Left and right walk along a series, up and down between series at a length. */
-function nextPoint(points, chosen, key) {
-  const step = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -1, ArrowDown: 1 }[key];
-  if (!step || !points.length) return null;
-  if (!chosen) return points[0];
-  const isAlong = key === "ArrowLeft" || key === "ArrowRight";
-  const group = points.filter((point) => (isAlong
-    ? point.record.line === chosen.record.line
-    : point.record.seq_len === chosen.record.seq_len));
-  group.sort((a, b) => (isAlong ? a.x - b.x : a.y - b.y));
-  return group[group.indexOf(chosen) + step] ?? null;
 }

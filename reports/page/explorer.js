@@ -1,7 +1,9 @@
-// The chart with its controls: which quantity, level, mode, setting and dimensionality it shows.
+// The chart with its controls: what it shows, of which level, mode, setting and dimensionality.
+
+const ALL = "all";
 
 const explorer = {
-  state: { quantity: null, level: null, mode: null, setting: null, ndim: "all" },
+  state: { shown: null, level: null, mode: null, setting: null, ndim: ALL },
   hidden: new Set(),
 
   start() {
@@ -22,48 +24,90 @@ const explorer = {
     const { state } = explorer;
     const keep = (name, choices) => {
       if (!choices.includes(state[name])) [state[name]] = choices;
-      return choices;
     };
     keep("level", distinct(groups.map((group) => group.level)));
-    const ofLevel = groups.filter((group) => group.level === state.level);
-    keep("mode", distinct(ofLevel.map((group) => group.mode)));
-    const ofMode = ofLevel.filter((group) => group.mode === state.mode);
-    keep("setting", ofMode.map((group) => groups.indexOf(group)));
-    const shown = explorer.cases();
-    const names = quantities.filter((quantity) => hasValues(shown, quantity)).map((q) => q.name);
-    keep("quantity", names.length ? names : [quantities[0].name]);
-    const dimensions = distinct(shown.map((record) => String(record.ndim)));
-    keep("ndim", dimensions.length > 1 ? ["all", ...dimensions] : dimensions);
+    keep("mode", distinct(groups.filter((group) => group.level === state.level).map((group) => group.mode)));
+    keep("setting", explorer.settings().map((group) => groups.indexOf(group)));
+    keep("shown", explorer.offers().map(([name]) => name));
+    keep("ndim", [ALL, ...explorer.dimensions()]);
   },
 
   group() {
     return groups[explorer.state.setting];
   },
 
+  /** The groups of the chosen level and mode. */
+  settings() {
+    const { level, mode } = explorer.state;
+    return groups.filter((group) => group.level === level && group.mode === mode);
+  },
+
   cases() {
     return cases.filter((record) => record.group === explorer.state.setting);
+  },
+
+  quantity() {
+    return quantities.find((quantity) => quantity.name === explorer.state.shown);
+  },
+
+  /** What can be shown: quantities over the length, then the further charts. */
+  offers() {
+    const all = explorer.cases();
+    const known = quantities.filter((quantity) => hasValues(all, quantity));
+    const offered = known.length ? known : quantities.slice(0, 1);
+    const further = new Map(explorer.group().charts.map((chart) => [chart.name, chart.title]));
+    return [...offered.map((quantity) => [quantity.name, quantity.title]), ...further];
+  },
+
+  dimensions() {
+    const found = explorer.quantity()
+      ? explorer.cases()
+      : explorer.group().charts.filter((chart) => chart.name === explorer.state.shown);
+    return distinct(found.map((one) => String(one.ndim))).sort();
+  },
+
+  /** Panels of all dimensionalities fit side by side, unless each has a panel per series. */
+  shownDimensions() {
+    const found = explorer.dimensions();
+    const { ndim } = explorer.state;
+    if (ndim !== ALL) return [ndim];
+    return explorer.isStacked() ? found.slice(0, 1) : found;
+  },
+
+  isStacked() {
+    const chart = explorer.group().charts.find((other) => other.name === explorer.state.shown);
+    return chart?.form === "stack";
   },
 
   /** The controls for the present state; a choice of one is not offered. */
   controls() {
     const { state } = explorer;
     const group = explorer.group();
-    const all = explorer.cases();
-    const levels = distinct(groups.map((other) => other.level));
     const ofLevel = groups.filter((other) => other.level === state.level);
-    const settings = ofLevel.filter((other) => other.mode === state.mode);
-    const dimensions = distinct(all.map((record) => String(record.ndim))).sort();
-    const host = document.getElementById("controls");
-    host.replaceChildren(
-      choice("quantity", "Quantity", quantities
-        .filter((quantity) => hasValues(all, quantity))
-        .map((quantity) => [quantity.name, quantity.title])),
-      choice("level", "Level", levels.map((level) => [level, titleOf(level, "level")])),
-      choice("mode", "Mode", distinct(ofLevel.map((other) => other.mode))
-        .map((mode) => [mode, titleOf(mode, "mode")])),
-      choice("ndim", "Canvas", dimensions.length > 1
-        ? [["all", "side by side"], ...dimensions.map((ndim) => [ndim, `${ndim}-D`])] : []),
-      settings.length > 1 ? settingChoice(settings) : "",
+    const dimensions = explorer.dimensions();
+    const chosen = explorer.shownDimensions();
+    const each = dimensions.map((ndim) => [ndim, `${ndim}-D`]);
+    document.getElementById("controls").replaceChildren(
+      choice("shown", "Show", explorer.offers(), state.shown),
+      choice(
+        "level",
+        "Level",
+        distinct(groups.map((other) => other.level)).map((level) => [level, titleOf(level, "level")]),
+        state.level,
+      ),
+      choice(
+        "mode",
+        "Mode",
+        distinct(ofLevel.map((other) => other.mode)).map((mode) => [mode, titleOf(mode, "mode")]),
+        state.mode,
+      ),
+      choice(
+        "ndim",
+        "Canvas",
+        explorer.isStacked() || each.length < 2 ? each : [[ALL, "side by side"], ...each],
+        chosen.length > 1 ? ALL : chosen[0],
+      ),
+      settingChoice(explorer.settings()),
     );
     document.getElementById("chart-title").textContent = group.heading;
     document.getElementById("chart-setting").textContent = group.setting;
@@ -78,116 +122,45 @@ const explorer = {
     explorer.draw();
   },
 
+  /** Draw what is chosen: a view knows its legend, panels, notes and numbers. */
   draw() {
     tooltip.hide();
-    const { state } = explorer;
-    const quantity = quantities.find((other) => other.name === state.quantity);
-    const shown = explorer.cases().filter((record) => isShown(record, quantity));
-    const inView = shown.filter((record) => state.ndim === "all" || String(record.ndim) === state.ndim);
-    const visible = inView.filter((record) => !explorer.hidden.has(record.line));
-    explorer.legend(inView);
+    const dimensions = explorer.shownDimensions();
+    const quantity = explorer.quantity();
+    const view = quantity ? quantityView(quantity, dimensions) : formView(explorer.state.shown, dimensions);
+    explorer.legend(view);
     const host = document.getElementById("panels");
-    const dimensions = distinct(visible.map((record) => record.ndim)).sort();
-    host.classList.toggle("several", dimensions.length > 1);
-    host.replaceChildren();
-    if (!visible.length) host.append(element("p", { text: "No series is chosen." }));
-    const shared = {
-      quantity,
-      limits: valueLimits(visible, quantity),
-      lengths: distinct(visible.map((record) => record.seq_len)),
-    };
-    const figures = dimensions.map(
-      (ndim) => element("figure", { class: "panel" }, element("figcaption", { text: `${ndim}-D canvas` })),
+    const isEmpty = !view.panels.length;
+    const figures = view.panels.map(
+      ({ title }) => element("figure", { class: "panel" }, element("figcaption", { text: title })),
     );
-    host.append(...figures);
-    dimensions.forEach((ndim, index) => {
-      const width = figures[index].clientWidth;
-      const own = visible.filter((record) => record.ndim === ndim);
-      drawPanel(figures[index], {
-        ...shared,
-        width,
-        height: width < 420 ? 300 : 340,
-        cases: own,
-        crossings: explorer.crossings(ndim).filter((crossing) => !explorer.hidden.has(crossing.line)),
-        label: chartLabel(quantity, ndim, own),
-      });
-    });
-    document.getElementById("chart-axis").textContent = quantity.axis;
-    explorer.notes(quantity, dimensions);
-    explorer.numbers(quantity, visible);
+    host.classList.toggle("several", figures.length > 1);
+    host.replaceChildren(...(isEmpty ? [element("p", { text: "No series is chosen." })] : figures));
+    view.panels.forEach(({ draw }, index) => draw(figures[index]));
+    document.getElementById("chart-axis").textContent = view.caption;
+    document.getElementById("chart-notes").replaceChildren(...view.notes.map((text) => element("li", { text })));
+    document.getElementById("numbers").replaceChildren(numbersTable(view.numbers));
   },
 
-  crossings(ndim) {
-    return explorer.group().crossings
-      .filter((crossing) => crossing.ndim === ndim)
-      .map((crossing) => ({ ...crossing, line: lineNumber(crossing.series), text: crossingText(crossing) }))
-      .filter((crossing) => crossing.line >= 0);
-  },
-
-  /** A button per series that shows and hides it. */
-  legend(inView) {
+  /** A button per line that shows and hides it; the signs of failures. */
+  legend(view) {
     const host = document.getElementById("legend");
-    const lines = distinct(inView.map((record) => record.line));
-    const signs = distinct(inView.map((record) => record.status)).filter((status) => status in FAILURE_SIGNS);
-    host.replaceChildren(...lines.map((line) => {
-      const isOn = !explorer.hidden.has(line);
-      const button = element(
-        "button",
-        { type: "button", id: `line-${line}`, "aria-pressed": String(isOn) },
-        swatch(series[line]),
-        element("span", { text: series[line].name }),
-      );
-      button.addEventListener("click", () => {
-        if (isOn) explorer.hidden.add(line);
-        else explorer.hidden.delete(line);
-        explorer.draw();
-        document.getElementById(`line-${line}`)?.focus();
-      });
-      const emphasise = (name) => () => document.getElementById("panels").querySelectorAll(".series")
-        .forEach((drawnLine) => drawnLine.classList.toggle("dim", name !== null && drawnLine.dataset.series !== name));
-      button.addEventListener("pointerenter", emphasise(series[line].name));
-      button.addEventListener("pointerleave", emphasise(null));
-      return button;
-    }));
-    if (lines.length > 2) host.append(allOrNone(lines));
-    for (const status of signs) {
+    host.replaceChildren(...view.lines.map((line, index) => legendButton(line, index)));
+    if (view.lines.length > 2) host.append(allOrNone(view.lines));
+    for (const status of view.failures) {
       host.append(element("span", { class: "key", text: `${FAILURE_SIGNS[status]} ${data.failures[status]}` }));
     }
-  },
-
-  notes(quantity, dimensions) {
-    const notes = quantity.has_anchor ? [...explorer.group().notes] : [];
-    if (quantity.has_anchor) {
-      for (const ndim of dimensions) notes.push(...explorer.crossings(ndim).map((crossing) => crossing.text));
-    }
-    document.getElementById("chart-notes").replaceChildren(...notes.map((text) => element("li", { text })));
-  },
-
-  /** The numbers behind the chart as a table, for reading and for screen readers. */
-  numbers(quantity, visible) {
-    const lengths = distinct(visible.map((record) => record.seq_len)).sort((a, b) => a - b);
-    const head = element("tr", {}, element("th", { scope: "col", text: quantity.axis }));
-    for (const length of lengths) head.append(element("th", { scope: "col", class: "n", text: format.tokens(length) }));
-    const body = element("tbody");
-    for (const ndim of distinct(visible.map((record) => record.ndim)).sort()) {
-      for (const line of distinct(visible.map((record) => record.line))) {
-        const own = visible.filter((record) => record.line === line && record.ndim === ndim && record.is_squarest);
-        if (own.length) body.append(numbersLine(`${ndim}-D ${series[line].name}`, own, lengths, quantity));
-      }
-    }
-    const table = element("table", {}, element("thead", {}, head), body);
-    document.getElementById("numbers").replaceChildren(table);
   },
 };
 
 /** Radio buttons in a row. */
-function choice(name, title, options) {
+function choice(name, title, options, chosen) {
   if (options.length < 2) return "";
   const list = element("div", { class: "options" });
   options.forEach(([value, text], index) => {
     const id = `${name}-${index}`;
     const input = element("input", { type: "radio", name, id, value });
-    input.checked = explorer.state[name] === value;
+    input.checked = chosen === value;
     input.addEventListener("change", () => explorer.set(name, value));
     list.append(element("span", {}, input, element("label", { for: id, text })));
   });
@@ -195,6 +168,7 @@ function choice(name, title, options) {
 }
 
 function settingChoice(settings) {
+  if (settings.length < 2) return "";
   const select = element("select", { id: "setting" });
   for (const group of settings) {
     select.append(element("option", { value: groups.indexOf(group), text: group.setting }));
@@ -204,13 +178,41 @@ function settingChoice(settings) {
   return element("label", { class: "choice setting" }, element("span", { text: "Setting" }), select);
 }
 
-function allOrNone(lines) {
-  const isAnyHidden = lines.some((line) => explorer.hidden.has(line));
-  const button = element("button", { type: "button", class: "plain", id: "all-series", text: isAnyHidden ? "show all" : "hide all" });
+function legendButton(line, index) {
+  const isOn = !explorer.hidden.has(line.name);
+  const id = `line-${index}`;
+  const button = element(
+    "button",
+    { type: "button", id, "aria-pressed": String(isOn) },
+    swatch(line),
+    element("span", { text: line.name }),
+  );
   button.addEventListener("click", () => {
-    for (const line of lines) {
-      if (isAnyHidden) explorer.hidden.delete(line);
-      else explorer.hidden.add(line);
+    if (isOn) explorer.hidden.add(line.name);
+    else explorer.hidden.delete(line.name);
+    explorer.draw();
+    document.getElementById(id)?.focus();
+  });
+  button.addEventListener("pointerenter", () => emphasise(line.name));
+  button.addEventListener("pointerleave", () => emphasise(null));
+  return button;
+}
+
+/** Dim every line but one; none with null. */
+function emphasise(name) {
+  for (const group of document.querySelectorAll("#panels .series")) {
+    group.classList.toggle("dim", name !== null && group.dataset.series !== name);
+  }
+}
+
+function allOrNone(lines) {
+  const isAnyHidden = lines.some(({ name }) => explorer.hidden.has(name));
+  const text = isAnyHidden ? "show all" : "hide all";
+  const button = element("button", { type: "button", class: "plain", id: "all-series", text });
+  button.addEventListener("click", () => {
+    for (const { name } of lines) {
+      if (isAnyHidden) explorer.hidden.delete(name);
+      else explorer.hidden.add(name);
     }
     explorer.draw();
     document.getElementById("all-series")?.focus();
@@ -225,53 +227,15 @@ function titleOf(value, kind) {
   return kind === "level" ? level : mode.join(", ");
 }
 
-function hasValues(shown, quantity) {
-  return shown.some((record) => record[`${quantity.name}:value`] !== null
-    && !(quantity.has_anchor && series[record.line].name === record.anchor));
-}
-
-/** Measured cases with this quantity, and failures; what is unsupported is only listed. */
-function isShown(record, quantity) {
-  if (!record.seq_len || record.status === "unsupported") return false;
-  return record[`${quantity.name}:value`] !== null || record.status in FAILURE_SIGNS;
-}
-
-function valueLimits(visible, quantity) {
-  const values = quantity.has_anchor ? [1] : [];
-  for (const record of visible) {
-    for (const end of ["value", "lo", "hi"]) {
-      const value = record[`${quantity.name}:${end}`];
-      if (value !== null) values.push(value);
-    }
+/** The numbers behind a chart: { corner, heads, lines: [name, cells] }. */
+function numbersTable({ corner, heads, lines }) {
+  const head = element("tr", {}, element("th", { scope: "col", text: corner }));
+  for (const text of heads) head.append(element("th", { scope: "col", class: "n", text }));
+  const body = element("tbody");
+  for (const [name, cells] of lines) {
+    const line = element("tr", {}, element("th", { scope: "row", text: name }));
+    for (const text of cells) line.append(element("td", { class: "n", text }));
+    body.append(line);
   }
-  return logLimits(values);
-}
-
-function lineNumber(name) {
-  const found = cases.find((record) => record.group === explorer.state.setting && series[record.line].name === name);
-  return found ? found.line : -1;
-}
-
-function crossingText(crossing) {
-  const ends = [crossing.lo, crossing.hi].map((end) => (end === null ? "?" : format.tokens(end)));
-  const verb = crossing.verdict === "from" ? "overtakes its anchor at" : "is faster than its anchor only up to";
-  return `${crossing.ndim}-D: ${crossing.series} ${verb} ${format.tokens(crossing.seq_len)} tokens (${ends[0]} to ${ends[1]})`;
-}
-
-function chartLabel(quantity, ndim, own) {
-  const names = distinct(own.map((record) => series[record.line].name));
-  const count = plural(names.length, "line");
-  return `${explorer.group().heading}, ${ndim}-D canvas: ${quantity.axis} over sequence length, ${count}. `
-    + "Arrow keys walk along a line and between lines; the same numbers are in the table below.";
-}
-
-function numbersLine(name, own, lengths, quantity) {
-  const line = element("tr", {}, element("th", { scope: "row", text: name }));
-  for (const length of lengths) {
-    const record = own.find((other) => other.seq_len === length);
-    let text = "";
-    if (record) text = quantityText(record, quantity) || (data.failures[record.status] ?? record.status);
-    line.append(element("td", { class: "n", text }));
-  }
-  return line;
+  return element("table", {}, element("thead", {}, head), body);
 }

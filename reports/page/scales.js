@@ -85,3 +85,10 @@ function thinned(ticks, most) {
   const step = Math.max(Math.ceil(ticks.length / most), 1);
   return ticks.filter((_, index) => index % step === 0);
 }
+
+/** Four to eight round steps from 0 to the top. */
+function linearTicks(top) {
+  const power = 10 ** Math.floor(Math.log10(top));
+  const step = [0.1, 0.2, 0.25, 0.5, 1, 2].map((part) => part * power).find((size) => top / size <= 6);
+  return Array.from({ length: Math.floor(top / step) + 1 }, (_, index) => index * step);
+}

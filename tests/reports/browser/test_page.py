@@ -32,8 +32,8 @@ def study_page(study, row, tmp_path_factory):
 
 def test_the_page_is_quiet_and_asks_for_nothing(window, study_page):
     page = window.open(study_page)
-    for name in ("speedup", "throughput", "peak-memory"):
-        page.run(f"explorer.set('quantity', '{name}')")
+    for name in page.run("explorer.offers().map(([name]) => name)"):
+        page.run(f"explorer.set('shown', '{name}')")
     page.click("#rows-head button")
     assert page.complaints() == []
     others = [url for url in page.requests() if not url.startswith("data:")]
@@ -101,8 +101,8 @@ def test_text_and_lines_stand_out_from_the_paper(window, study_page, dark):
 def test_nothing_is_wider_than_a_phone(window, study_page, dark):
     page = window.open(study_page, size=PHONE, dark=dark)
     page.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
-    for name in ("latency", "speedup"):
-        page.run(f"explorer.set('quantity', '{name}')")
+    for name in page.run("explorer.offers().map(([name]) => name)"):
+        page.run(f"explorer.set('shown', '{name}')")
         assert page.run("document.documentElement.scrollWidth") <= PHONE[0]
     assert page.run("document.querySelector('#panels svg').getBoundingClientRect().right") <= 360
 
@@ -138,7 +138,7 @@ def test_the_focus_is_visible_wherever_keys_lead(window, study_page):
         assert style == "solid", name
         assert width >= 2, name
         seen.add(name)
-    assert {"Skip to the results", "theme", "quantity-0"} <= seen
+    assert {"Skip to the results", "theme", "shown-0"} <= seen
 
 
 def test_without_scripts_the_findings_are_still_there(window, study_page):

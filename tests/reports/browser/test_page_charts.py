@@ -57,23 +57,23 @@ def test_quantity_mode_and_dimensions_are_switched_by_pointer(page):
     assert page.text("#chart-title") == "Layer, forward"
     page.choose("forward and backward")
     assert page.text("#chart-title") == "Layer, forward and backward"
-    assert page.text("#chart-axis") == "latency (ms)"
+    assert page.text("#chart-axis") == "latency (ms) over sequence length"
     assert len(page.all(".panel")) == 1
     page.choose("forward")
     page.choose("speed-up")
     page.choose("2-D")
-    assert page.text("#chart-axis") == "speed-up (ratio of latencies)"
+    assert page.text("#chart-axis") == "speed-up (ratio of latencies) over sequence length"
     assert [e.text for e in page.all(".panel figcaption")] == ["2-D canvas"]
     assert "2-D: ENA 70% (flex+fla) overtakes its anchor at 4k tokens" in page.text("#chart-notes")
     assert len(page.all(".crossing")) == 2
 
 
 def test_quantity_is_switched_by_keys_and_keeps_the_focus(page):
-    page.focus("#quantity-0")
+    page.focus("#shown-0")
     page.press("ARROW_RIGHT")
-    assert page.text("#chart-axis") == "speed-up (ratio of latencies)"
+    assert page.text("#chart-axis") == "speed-up (ratio of latencies) over sequence length"
     page.press("ARROW_RIGHT")
-    assert page.text("#chart-axis") == "throughput (tokens/s)"
+    assert page.text("#chart-axis") == "throughput (tokens/s) over sequence length"
 
 
 def test_a_point_tells_its_value_and_interval_under_the_pointer(page):
