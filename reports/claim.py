@@ -47,6 +47,7 @@ class Where:
     scans: tuple[str, ...] = ()
     sparsities: tuple[float | None, ...] = ()
     ndims: tuple[int, ...] = ()
+    tiles: tuple[str, ...] = ()
     min_len: int = 0
     max_len: float = math.inf
     attended: tuple[float, float] = (0.0, 1.0)

@@ -4,7 +4,7 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench import units
-from reports.claim_readings import ENOUGH_SAMPLES, Reading
+from reports.claim_readings import ENOUGH_SAMPLES, LEAST_MARGIN, Reading
 from reports.speedup import FLASH_IMPLS
 
 Record = dict[str, Any]
@@ -59,7 +59,8 @@ def _few_samples(behind: Sequence[Record]) -> list[str]:
     if not own:
         return []
     number = f"{own} of {units.plural(len(behind), 'case')}"
-    return [f"{number} {_have(own)} fewer than {ENOUGH_SAMPLES} samples, and count as known to 5%"]
+    margin = units.percent_label(LEAST_MARGIN)
+    return [f"{number} {_have(own)} fewer than {ENOUGH_SAMPLES} samples: known to {margin} at best"]
 
 
 def _noisy(behind: Sequence[Record]) -> list[str]:

@@ -67,6 +67,7 @@ def allows(where: Where, case: Mapping[str, Any]) -> bool:
         (where.scans, "scan"),
         (where.sparsities, "sparsity_target"),
         (where.ndims, "ndim"),
+        (where.tiles, "tile"),
     )
     attended = 1.0 - (case["sparsity"] or 0.0)
     return (

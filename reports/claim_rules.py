@@ -191,7 +191,7 @@ _ENA_CLAIMS: tuple[Claim, ...] = (
             Check(
                 text="8x8 tiles in 128-token blocks: pairs in touched blocks over attended",
                 quantity="unaligned_waste",
-                where=Where(levels=("op",), contenders=("sliding_tile",)),
+                where=Where(levels=("op",), contenders=("sliding_tile",), tiles=("8x8",)),
                 low=1.01,
             ),
             Check(

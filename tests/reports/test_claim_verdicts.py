@@ -159,7 +159,7 @@ def test_a_latency_of_few_samples_counts_as_known_to_five_percent(judged):
     assert judged("E11", study(8)).verdict == CONFIRMED
     found = judged("E11", study(1))
     assert found.findings[0].verdict == NOT_TESTED
-    assert found.caveats == ("24 of 24 cases have fewer than 6 samples, and count as known to 5%",)
+    assert found.caveats == ("24 of 24 cases have fewer than 6 samples: known to 5% at best",)
 
 
 def test_plain_pytorch_on_a_gpu_is_a_caveat(judged):
@@ -234,3 +234,8 @@ def test_what_must_hold_somewhere_is_not_refuted_where_it_is_least_likely(judged
     found = judged("E5", lambda s: s.curve(1.0, 10.0, **made) + s.linear("bi", **made))
     assert found.findings[0].verdict == NOT_TESTED
     assert found.findings[0].reason == "it fails, but nothing was measured for 1k tokens"
+
+
+def test_a_check_of_a_tile_looks_at_no_other(judged):
+    found = judged("E8", lambda s: s.dense() + s.tiles(0.3) + s.waste(tile="4x8"))
+    assert [f.verdict for f in found.findings] == [CONFIRMED, NOT_TESTED, CONFIRMED]
