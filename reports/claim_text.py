@@ -15,6 +15,8 @@ from reports.claims_untested import UNTESTED
 
 MAX_PLACES = 4
 """Places that a region names; the rest is counted, `--json` has all."""
+_PLACES = ("setting", "device_name", "software")
+"""What a region names where the readings of a check differ in it."""
 _INDENT = " " * 6
 _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
@@ -108,9 +110,11 @@ def region(found: Sequence[Reading], known: Sequence[Reading]) -> str:
         known: All readings of the check: lengths among them that are not `found` are left out of
             a range.
     """
+    told = [n for n in _PLACES if len({getattr(r, n) for r in known}) > 1]
     groups: dict[tuple[Any, ...], list[Reading]] = {}
     for r in found:
-        groups.setdefault((r.series, r.level, _where(r, known), r.mode, r.ndim), []).append(r)
+        where = ", ".join(str(getattr(r, n)) for n in told)
+        groups.setdefault((r.series, r.level, where, r.mode, r.ndim), []).append(r)
     lengths = sorted({r.seq_len for r in known if r.seq_len is not None})
     merged: dict[tuple[Any, ...], list[Reading]] = {}
     for (series, level, where, mode, _), own in groups.items():
@@ -148,11 +152,12 @@ def short_line(j: Judgement, width: int) -> str:
 
 def markdown(found: Sequence[Judgement]) -> str:
     """A table of the verdicts and a section to open for each claim that has one."""
-    judged = [e for e in entries(found) if any(c.lines for c in e.checks)]
+    told = entries(found)
+    judged = [e for e in told if any(c.lines for c in e.checks)]
     lines = ["| claim | verdict | statement |", "|---|---|---|"]
     lines += [f"| {e.name} | {e.verdict} | {escaped(e.quotation)} |" for e in judged]
     blocks = [line for e in judged for line in ("", *_details(e))]
-    rest = [e for e in entries(found) if e not in judged]
+    rest = [e for e in told if e not in judged]
     if rest:
         reasons = [f"- {escaped(e.sentence)}" for e in rest]
         blocks += ["", _summary(f"{len(rest)} claims are not tested"), "", *reasons]
@@ -235,13 +240,6 @@ def _places(finding: Finding) -> str:
         return str(finding.reason)
     missing = f", not measured for {', '.join(finding.missing)}" if finding.missing else ""
     return ", ".join(parts) + missing
-
-
-def _where(r: Reading, known: Sequence[Reading]) -> str:
-    """Setting, device and software, where the readings of a check differ in them."""
-    names = ("setting", "device_name", "software")
-    told = [n for n in names if len({getattr(k, n) for k in known}) > 1]
-    return ", ".join(str(getattr(r, n)) for n in told)
 
 
 def _place(key: tuple[Any, ...], own: Sequence[Reading]) -> str:
