@@ -5,7 +5,6 @@ the medians: the error of a speed-up is that of its two medians in quadrature, a
 where the ends of the speed-up's interval cross 1.
 """
 
-import math
 import re
 from dataclasses import dataclass
 from typing import Any
@@ -14,6 +13,7 @@ import pandas as pd
 
 from bench import units
 from reports import frames, scaling
+from reports.speedup import speedup_interval
 
 Record = dict[str, Any]
 _IMPL = re.compile(r" \([^)]*\)")
@@ -62,23 +62,6 @@ def text(found: Overtaking) -> str:
     return f"{_IMPL.sub('', found.series)}: {lead} {units.tokens(found.seq_len)}"
 
 
-def speedup_interval(case: Record) -> tuple[float, float]:
-    """95% interval of a speed-up: the relative errors of both medians in quadrature.
-
-    `speedup_lo` and `speedup_hi` are the widest range instead; of that range the case's own share
-    is known, and the anchor's is the rest.
-    """
-    middle = case["speedup"]
-    own_up, own_down = _errors(case)
-    up = math.log((case["speedup_hi"] or middle) / middle)
-    down = math.log(middle / (case["speedup_lo"] or middle))
-    rest_up, rest_down = max(up - own_down, 0.0), max(down - own_up, 0.0)
-    return (
-        middle * math.exp(-math.hypot(rest_down, own_up)),
-        middle * math.exp(math.hypot(rest_up, own_down)),
-    )
-
-
 def _overtaking(cases: list[Record]) -> Overtaking:
     lengths, ratios = [c["seq_len"] for c in cases], [c["speedup"] for c in cases]
     intervals = [speedup_interval(c) for c in cases]
@@ -98,10 +81,3 @@ def _overtaking(cases: list[Record]) -> Overtaking:
         hi=found.hi,
         num_crossings=len(scaling.crossing_lengths(lengths, ratios)),
     )
-
-
-def _errors(case: Record) -> tuple[float, float]:
-    """Log distance of the ends of the latency's interval, upper and lower."""
-    middle = case["latency_ms"]
-    high, low = case["latency_ms_hi"] or middle, case["latency_ms_lo"] or middle
-    return math.log(high / middle), math.log(middle / low)

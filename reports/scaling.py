@@ -9,6 +9,8 @@ from typing import Any
 import pandas as pd
 
 from reports import frames
+from reports.exponents import Growth, memory_growth, time_growth
+from reports.speedup import speedup_interval
 
 Record = dict[str, Any]
 
@@ -58,7 +60,8 @@ class Scaling:
     series: str
     contender: str
     is_anchor: bool
-    exponent: Exponent | None
+    time: Growth | None
+    memory: Growth | None
     crossover: Crossover | None
     top_seq_len: int
     top_latency_ms: float
@@ -169,12 +172,8 @@ def _scaling(timed: list[Record]) -> Scaling:
         **{name: top[name] for name in shared},
         **{name: last[name] for name in compared},
         is_anchor=is_anchor,
-        exponent=exponent(
-            _column(timed, "seq_len"),
-            _column(timed, "latency_ms"),
-            _column(timed, "latency_ms_lo"),
-            _column(timed, "latency_ms_hi"),
-        ),
+        time=time_growth(timed),
+        memory=memory_growth(timed),
         crossover=None if is_anchor else _crossover(paired),
         top_seq_len=top["seq_len"],
         top_latency_ms=top["latency_ms"],
@@ -184,11 +183,6 @@ def _scaling(timed: list[Record]) -> Scaling:
 
 
 def _crossover(paired: Sequence[Record]) -> Crossover | None:
-    columns = [_column(paired, n) for n in ("seq_len", "speedup", "speedup_lo", "speedup_hi")]
-    return crossover(*columns)
-
-
-def _column(cases: Sequence[Record], name: str) -> list[Any]:
-    """A column; where an end of an interval is unknown, the value itself."""
-    stem = name.removesuffix("_lo").removesuffix("_hi")
-    return [case[stem] if case[name] is None else case[name] for case in cases]
+    ends = [speedup_interval(case) for case in paired]
+    lows, highs = [low for low, _ in ends], [high for _, high in ends]
+    return crossover([c["seq_len"] for c in paired], [c["speedup"] for c in paired], lows, highs)

@@ -7,6 +7,7 @@ none ran on the canvas itself, one on another canvas of the same length stands i
 the case's own comes first: others may have had another torch or another commit.
 """
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -47,6 +48,23 @@ def attach(cases: list[Record], *, held_fixed: Sequence[str]) -> None:
         case |= _against(case, _best(on_canvas or candidates))
 
 
+def speedup_interval(case: Record) -> tuple[float, float]:
+    """95% interval of a speed-up: the relative errors of both medians in quadrature.
+
+    `speedup_lo` and `speedup_hi` are the widest range instead; of that range the case's own share
+    is known, and the anchor's is the rest.
+    """
+    middle = case["speedup"]
+    own_up, own_down = _errors(case)
+    up = math.log((case["speedup_hi"] or middle) / middle)
+    down = math.log(middle / (case["speedup_lo"] or middle))
+    rest_up, rest_down = max(up - own_down, 0.0), max(down - own_up, 0.0)
+    return (
+        middle * math.exp(-math.hypot(rest_down, own_up)),
+        middle * math.exp(math.hypot(rest_up, own_down)),
+    )
+
+
 def _is_candidate(case: Mapping[str, Any]) -> bool:
     is_anchor = case["contender"] == anchor_contender(case["level"])
     return is_anchor and case["status"] == "ok" and bool(case["latency_ms"])
@@ -80,3 +98,10 @@ def _against(case: Record, anchor: Record | None) -> Record:
 def _interval(case: Mapping[str, Any]) -> tuple[float, float]:
     middle = case["latency_ms"]
     return case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
+
+
+def _errors(case: Record) -> tuple[float, float]:
+    """Log distance of the ends of the latency's interval, upper and lower."""
+    middle = case["latency_ms"]
+    high, low = case["latency_ms_hi"] or middle, case["latency_ms_lo"] or middle
+    return math.log(high / middle), math.log(middle / low)

@@ -7,10 +7,15 @@ from typing import Any
 import pandas as pd
 
 from bench import units
-from reports import frames, words
-from reports.scaling import Crossover, Exponent, Scaling
+from reports import energy, frames, roofline, scan_overhead, sparsity, words
+from reports.exponents import Growth
+from reports.scaling import Crossover, Scaling
+from reports.scan_overhead import Overhead
+from reports.sparsity import Efficiency
 
 Record = dict[str, Any]
+Place = tuple[str, int, str, int]
+Format = Callable[[float | None], str]
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,12 +67,47 @@ def latency_table(cases: Sequence[Record]) -> Table:
     return _by_length(cases, lambda c: units.duration(c["latency_ms"]), "latency")
 
 
+def analysis_tables(cases: Sequence[Record]) -> list[Table]:
+    """Series by sequence length: efficiency of sparsity, cost of scans, roofline, energy.
+
+    Only what is known of any series, and of each only the series of which it is known.
+    """
+    gained = {_place(e): e.efficiency for e in sparsity.efficiencies(cases)}
+    cost = {_place(o): o.ratio for o in scan_overhead.overheads(cases)}
+    quantities: tuple[tuple[str, Callable[[Record], float | None], Format], ...] = (
+        ("efficiency of sparsity", lambda c: gained.get(_place_of(c)), units.percent),
+        ("time over the scan uni", lambda c: cost.get(_place_of(c)), units.ratio),
+        ("fraction of the roofline", roofline.fraction, units.percent),
+        ("energy per token (uJ)", energy.microjoules_per_token, units.significant),
+    )
+    found = []
+    for name, value, text in quantities:
+        known = {c["series"] for c in cases if value(c) is not None}
+        if known:
+            own = [c for c in cases if c["series"] in known]
+            found.append(_by_length(own, _cell(value, text), name))
+    return found
+
+
+def _cell(value: Callable[[Record], float | None], text: Format) -> Callable[[Record], str]:
+    return lambda case: text(value(case))
+
+
+def _place(found: Efficiency | Overhead) -> Place:
+    return found.mode, found.ndim, found.series, found.seq_len
+
+
+def _place_of(case: Mapping[str, Any]) -> Place:
+    return case["mode"], case["ndim"], case["series"], case["seq_len"]
+
+
 def scaling_table(lines: Sequence[Scaling]) -> Table:
     """Exponent, crossover, and where each series ends up at its largest length."""
     columns = (
         Column("series", is_number=False),
         Column("canvas", is_number=False),
-        Column("exponent of time", "top sizes"),
+        Column("exponent of time", "95% interval"),
+        Column("exponent of memory", "95% interval"),
         Column("overtakes the anchor", "tokens", is_number=False),
         Column("anchor", is_number=False),
         Column("speed-up", "largest common length"),
@@ -79,7 +119,8 @@ def scaling_table(lines: Sequence[Scaling]) -> Table:
         [
             line.series,
             words.dimensions(line.ndim or 0),
-            _exponent_cell(line.exponent),
+            _growth_cell(line.time),
+            _growth_cell(line.memory),
             "is the anchor" if line.is_anchor else crossover_text(line.crossover),
             line.anchor or units.NOT_AVAILABLE,
             _top_cell(line),
@@ -129,11 +170,13 @@ def _speedup_cell(case: Record) -> str:
     return units.ratio(case["speedup"])
 
 
-def _exponent_cell(fit: Exponent | None) -> str:
+def _growth_cell(fit: Growth | None) -> str:
+    """`1.98 (1.97 to 1.99) from 4k`: from where no fixed overhead dominates."""
     if fit is None:
         return units.NOT_AVAILABLE
-    sizes = f"{units.tokens(fit.from_len)} to {units.tokens(fit.to_len)}"
-    return f"{fit.value:.2f} ({fit.lo:.2f} to {fit.hi:.2f}), {sizes}"
+    low, high = f"{fit.lo:.2f}", f"{fit.hi:.2f}"
+    ends = f" ({low} to {high})" if low != high else ""
+    return f"{fit.exponent:.2f}{ends} from {units.tokens(fit.lengths[0])}"
 
 
 def _top_cell(line: Scaling) -> str:

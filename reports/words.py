@@ -43,8 +43,10 @@ _METHOD = (
     "A speed-up is the anchor's median over the case's; its range is the widest that both "
     "intervals allow. The anchor is the fastest FlashAttention Transformer (for operators, the "
     "fastest FlashAttention) of the same mode, shape, type and device.",
-    "The exponent is the slope of log latency over log length at the three largest lengths; the "
-    "length at which a series overtakes its anchor is interpolated between measured lengths.",
+    "An exponent is the slope of the logarithm over that of the length, from the length on at "
+    "which no fixed overhead dominates (the first one where none does). The length at which a "
+    "series overtakes its anchor is interpolated between measured lengths; its interval takes the "
+    "errors of both medians in quadrature.",
     "Peak memory is the most that was allocated at once, in a pass of its own.",
     "Every result was compared with float64 before and after timing; a case that failed that has "
     "no latency.",

@@ -1,5 +1,7 @@
 """Exponents and crossovers of curves whose answers are known."""
 
+import math
+
 import pandas as pd
 import pytest
 from hypothesis import given
@@ -86,11 +88,18 @@ def test_an_end_that_never_crosses_is_unknown():
 def test_the_study_has_exponents_two_and_one_and_crosses_at_4096(study):
     table = {line.series: line for line in scaling.scaling_table(frames.tidy(study()))}
     transformer, ena = table["Transformer (sdpa_cudnn)"], table["ENA 70% (flex+fla)"]
-    assert transformer.exponent.value == pytest.approx(2.0)
+    assert transformer.time.exponent == pytest.approx(2.0)
     assert transformer.is_anchor
     assert transformer.crossover is None
-    assert ena.exponent.value == pytest.approx(1.0)
+    assert ena.time.exponent == pytest.approx(1.0)
+    assert (transformer.memory.exponent, ena.memory.exponent) == (
+        pytest.approx(1.0),
+        pytest.approx(1.0),
+    )
     assert ena.crossover.verdict == "from"
+    shift = math.hypot(0.01, 0.01)
+    assert ena.crossover.lo == pytest.approx(4096 * (1 - shift), rel=1e-3)
+    assert ena.crossover.hi == pytest.approx(4096 * (1 + shift), rel=1e-3)
     assert ena.crossover.seq_len == pytest.approx(4096)
     assert (ena.pair_seq_len, ena.speedup, ena.memory_ratio) == (16384, 4.0, 0.5)
 
@@ -98,7 +107,7 @@ def test_the_study_has_exponents_two_and_one_and_crosses_at_4096(study):
 def test_a_series_that_ran_out_of_memory_ends_where_it_last_ran(study):
     table = {line.series: line for line in scaling.scaling_table(frames.tidy(study()))}
     linear = table["Linear cross (fla)"]
-    assert (linear.top_seq_len, linear.exponent.to_len) == (8192, 8192)
+    assert (linear.top_seq_len, linear.time.lengths[-1]) == (8192, 8192)
     assert linear.crossover.seq_len == pytest.approx(6144)
     assert "ENA 70% (natten+fla)" not in table
 
@@ -107,7 +116,7 @@ def test_a_long_thin_canvas_does_not_count_beside_a_square_one(row):
     rows = [row(canvas=c, latency_ms=ms) for c, ms in (("64x64", 2.0), ("64x128", 4.0))]
     rows.append(row(canvas="2x4096", latency_ms=99.0))
     (line,) = scaling.scaling_table(frames.tidy(pd.DataFrame(rows)))
-    assert line.exponent.value == pytest.approx(1.0)
+    assert line.time.exponent == pytest.approx(1.0)
     assert line.top_latency_ms == 4.0
 
 
@@ -115,7 +124,7 @@ def test_without_an_anchor_there_is_an_exponent_and_no_crossover(study):
     rows = study()
     alone = rows[rows["contender"] == "ena"]
     (line,) = scaling.scaling_table(frames.tidy(alone))
-    assert line.exponent.value == pytest.approx(1.0)
+    assert line.time.exponent == pytest.approx(1.0)
     assert (line.crossover, line.anchor, line.speedup, line.pair_seq_len) == (None,) * 4
 
 
