@@ -1,7 +1,8 @@
 """The delta rule's forward in Triton: chunk matrices, segments, their chain, outputs.
 
-Kernels: `inverse_kernel` and `forward_kernels`. Any strides in B, H and L, unit stride in D. The
-output is stored as ``[B, L, H, E]``. Nothing waits for the device.
+Kernels: on Hopper in half precision those of `hopper`, else `inverse_kernel` and `forward_kernels`.
+Any strides in B, H and L, unit stride in D. The output is stored as ``[B, L, H, E]``. Nothing waits
+for the device.
 """
 
 # Legend: B batch, H heads, L tokens, D key dim, E value dim, C chunk, Z = B * H * chunks.
@@ -11,15 +12,22 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ena_kernels.delta_rule import hopper
 from ena_kernels.delta_rule.common import L2_EPS
+from ena_kernels.delta_rule.configs import (
+    BLOCK_R,
+    CHAIN_ROWS,
+    CHUNK,
+    HOPPER_OUTPUT,
+    HOPPER_TRANSFER,
+    config,
+    padded,
+    segment_chunks_of,
+)
 from ena_kernels.delta_rule.forward_kernels import chain_kernel, output_kernel, transfer_kernel
 from ena_kernels.delta_rule.inverse_kernel import chunk_matrices_kernel
 
-CHUNK = 64
-BLOCK_R = 64
-CHAIN_ROWS = 16
-MOST_HEADS_IN_SEGMENTS = 64
-"""With more heads (of all sequences) than this, heads alone fill the device."""
+__all__ = ["BLOCK_R", "CHUNK", "Forward", "forward", "padded", "precision", "segment_chunks_of"]
 
 
 class Forward(NamedTuple):
@@ -29,7 +37,7 @@ class Forward(NamedTuple):
     n: ``[Z, C, C]`` (`inverse_kernel`), dtype of q. scalars: ``[3, B * H, L]`` float32, beta, the
     inverse norm of k and scale times that of q. transfer: ``[B * H, segments - 1, EP + DP, DP]``
     float32, of segment i the state behind it (rows 0 to EP, transposed) and its map (rows behind,
-    undefined for the first segment); empty without segments.
+    zeros for the first segment); empty without segments.
     """
 
     o: Tensor
@@ -39,21 +47,9 @@ class Forward(NamedTuple):
     transfer: Tensor
 
 
-def padded(D: int, E: int) -> tuple[int, int]:
-    """``(DP, EP)``: the sizes that kernels give to states of ``[E, D]``."""
-    return 1 << (D - 1).bit_length(), -(-E // BLOCK_R) * BLOCK_R
-
-
 def precision(dtype: torch.dtype) -> str:
     """How products of tensors of `dtype` are computed."""
     return "tf32x3" if dtype == torch.float32 else "ieee"
-
-
-def segment_chunks_of(num_heads: int, num_chunks: int) -> int:
-    """Chunks in a segment, for ``B * H`` heads."""
-    if num_heads > MOST_HEADS_IN_SEGMENTS or num_chunks < 16:
-        return num_chunks
-    return -(-num_chunks // 8)
 
 
 def forward(
@@ -72,46 +68,78 @@ def forward(
     E = v.shape[-1]
     DP, EP = padded(D, E)
     num_chunks = -(-L // CHUNK)
-    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks)
+    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks, D)
     num_segments = -(-num_chunks // segment_chunks)
-    plane = B * H * L
-    n, p = (q.new_empty(B * H * num_chunks, CHUNK, CHUNK) for _ in range(2))
-    scalars = q.new_empty(3, B * H, L, dtype=torch.float32)
-    transfer = q.new_empty(B * H, num_segments - 1, EP + DP, DP, dtype=torch.float32)
-    o = q.new_empty(B, L, H, E).transpose(1, 2)
-    final = q.new_empty(B, H, D, E, dtype=torch.float32)
+    run = Forward(
+        o=q.new_empty(B, L, H, E).transpose(1, 2),
+        final_state=q.new_empty(B, H, D, E, dtype=torch.float32),
+        n=q.new_empty(B * H * num_chunks, CHUNK, CHUNK),
+        scalars=q.new_empty(3, B * H, L, dtype=torch.float32),
+        transfer=q.new_empty(B * H, num_segments - 1, EP + DP, DP, dtype=torch.float32),
+    )
     initial = None if initial_state is None else initial_state.contiguous()
-    sizes = {"D": D, "DP": DP, "C": CHUNK, "PRECISION": precision(q.dtype)}
-    q_, k_, v_, o_ = (x.stride()[:3] for x in (q, k, v, o))
-    cut = (H, L, num_chunks, num_segments, segment_chunks, plane)
-    chunk_matrices_kernel[(B * H * num_chunks,)](
-        *(q, k, beta, n, p, scalars, scale, H, L, num_chunks, plane),
+    cut = (H, L, num_chunks, num_segments, segment_chunks, B * H * L)
+    sizes = {"D": D, "DP": DP, "E": E, "EP": EP}
+    launch = _on_hopper if hopper.supports(q, k, v, DP, EP) else _anywhere
+    launch(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes)
+    return run
+
+
+def _on_hopper(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
+    DP, EP, num_segments = sizes["DP"], sizes["EP"], cut[3]
+    hopper.chunk_matrices(q, k, beta, run.n, run.scalars, scale, qk_l2norm, sizes["D"], DP)
+    state = (run.n, run.scalars, initial, run.transfer)
+    if num_segments > 1:
+        hopper.transfer(k, v, *state, cut, sizes, HOPPER_TRANSFER[DP])
+        _chain(run, num_segments, DP, EP, "tf32")
+    hopper.output(q, k, v, *state, run.o, run.final_state, cut, sizes, HOPPER_OUTPUT[EP])
+
+
+def _anywhere(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
+    H, L, num_chunks, num_segments, _, plane = cut
+    DP, EP = sizes["DP"], sizes["EP"]
+    num_heads = q.shape[0] * H
+    p = torch.empty_like(run.n)
+    q_, k_, v_, o_ = (x.stride()[:3] for x in (q, k, v, run.o))
+    shared = {"C": CHUNK, "PRECISION": precision(q.dtype)}
+    chunk_matrices_kernel[(num_heads * num_chunks,)](
+        *(q, k, beta, run.n, p, run.scalars, scale, H, L, num_chunks, plane),
         *(*q_, *k_, *beta.stride()),
+        D=sizes["D"],
+        DP=DP,
         L2NORM=qk_l2norm,
         EPS=L2_EPS,
         MERGE_PRECISION="tf32x3",
-        **sizes,
+        **shared,
     )
-    sizes |= {"E": E, "EP": EP, "BLOCK_R": BLOCK_R, "num_stages": 2}
+    rows, num_warps, num_stages = config(q.element_size(), DP)
+    options = {**sizes, **shared, "BLOCK_R": rows, "num_warps": num_warps, "num_stages": num_stages}
+    state = (run.scalars, initial, run.transfer)
     if num_segments > 1:
-        blocks = EP // BLOCK_R + -(-DP // BLOCK_R)
-        transfer_kernel[(B * H * (num_segments - 1) * blocks,)](
-            k, v, n, scalars, initial, transfer, *cut, *k_, *v_, **sizes
+        blocks = EP // rows + -(-DP // rows)
+        transfer_kernel[(num_heads * (num_segments - 1) * blocks,)](
+            k, v, run.n, *state, *cut, *k_, *v_, **options
         )
-    if num_segments > 2:
-        link = (EP + DP) * DP
-        chain_kernel[(B * H * (EP // CHAIN_ROWS),)](
-            *(transfer, transfer.view(-1)[EP * DP :], num_segments - 1, link, link),
-            EP=EP,
-            DP=DP,
-            BLOCK_R=CHAIN_ROWS,
-            BACKWARDS=False,
-            PRECISION="tf32x3",
-            num_warps=8,
-        )
-    output_kernel[(B * H * num_segments * (EP // BLOCK_R),)](
-        *(q, k, v, n, p, scalars, initial, transfer, o, final),
+        _chain(run, num_segments, DP, EP, "tf32x3")
+    output_kernel[(num_heads * num_segments * (EP // rows),)](
+        *(q, k, v, run.n, p, *state, run.o, run.final_state),
         *(*cut, *q_, *k_, *v_, *o_),
-        **sizes,
+        **options,
     )
-    return Forward(o, final, n, scalars, transfer)
+
+
+def _chain(run, num_segments, DP, EP, precision):
+    """Turn what segments add into the states behind them, in place."""
+    if num_segments < 3:
+        return
+    link = (EP + DP) * DP
+    num_heads = run.transfer.shape[0]
+    chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
+        *(run.transfer, run.transfer.view(-1)[EP * DP :], num_segments - 1, link, link),
+        EP=EP,
+        DP=DP,
+        BLOCK_R=CHAIN_ROWS,
+        BACKWARDS=False,
+        PRECISION=precision,
+        num_warps=8,
+    )

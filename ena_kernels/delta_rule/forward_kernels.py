@@ -140,10 +140,13 @@ def transfer_kernel(
     k_ptr += b * k_stride_b + h * k_stride_h
     v_ptr += b * v_stride_b + h * v_stride_h
     scalars_ptr += bh * L
+    transfer_ptr += (bh * (num_segments - 1) + segment) * ((EP + DP) * DP)
+    transfer_ptrs = transfer_ptr + rows[:, None] * DP + d[None, :]
     state = tl.where(rows[:, None] == d[None, :] + EP, 1.0, 0.0)
     if segment == 0:
         # nothing comes before the first segment, so nobody needs its map
         if block * BLOCK_R >= EP:
+            tl.store(transfer_ptrs, state * 0.0, mask=(rows < EP + DP)[:, None])
             return
         state = load_state(initial_ptr, bh, rows, d, D, E)
     first = segment * segment_chunks
@@ -155,8 +158,7 @@ def transfer_kernel(
         beta = load_scalar(scalars_ptr, t, L, C)
         k_norm = load_scalar(scalars_ptr + plane, t, L, C)
         state, _, _ = advance(state, k, n, v, beta, k_norm, PRECISION)
-    transfer_ptr += (bh * (num_segments - 1) + segment) * ((EP + DP) * DP)
-    tl.store(transfer_ptr + rows[:, None] * DP + d[None, :], state, mask=(rows < EP + DP)[:, None])
+    tl.store(transfer_ptrs, state, mask=(rows < EP + DP)[:, None])
 
 
 @triton.jit
