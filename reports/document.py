@@ -7,7 +7,7 @@ from typing import Any
 
 import pandas as pd
 
-from reports import claim_text, claims, facts, frames, plots, summary, tables, words
+from reports import claim_text, claims, facts, frames, plots, run_labels, summary, tables, words
 from reports.claim_rules import CLAIMS
 from reports.claims_untested import UNTESTED
 from reports.metrics import SPEEDUP, has_points
@@ -74,6 +74,7 @@ class Document:
 
     title: str
     machines: list[str]
+    differences: list[str]
     facts: tables.Table
     runs: list[str]
     outcome: str
@@ -106,6 +107,7 @@ def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
     return Document(
         title=title,
         machines=summary.machine_lines(tidy),
+        differences=run_labels.differences(cases),
         facts=facts.facts_table(cases),
         runs=words.run_lines(cases),
         outcome=summary.outcome_line(cases),
@@ -192,7 +194,7 @@ def _part(
 
 def _levels(tidy: pd.DataFrame) -> list[tuple[str, pd.DataFrame]]:
     """(level, cases) for each level and setting."""
-    groups = tidy.groupby(["level", *frames.SETTING], sort=False, dropna=False)
+    groups = tidy.groupby(["level", *frames.FIGURE], sort=False, dropna=False)
     return [(str(key[0]), frame) for key, frame in groups]
 
 

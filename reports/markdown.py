@@ -10,12 +10,24 @@ from reports import claim_text, claims
 from reports.document import Document, Part, Section
 from reports.tables import Table
 
+COMMENT_LENGTH = 65_536
+"""Characters of a comment on GitHub."""
+
 
 def page(document: Document, *, folder: Path) -> str:
-    """The document as Markdown; figures are linked relative to `folder`."""
+    """The document as Markdown; figures are linked relative to `folder`.
+
+    Without its tables where it would be longer than a comment may be.
+    """
+    text = _text(document, folder, has_tables=True)
+    return text if len(text) <= COMMENT_LENGTH else _text(document, folder, has_tables=False)
+
+
+def _text(document: Document, folder: Path, *, has_tables: bool) -> str:
     blocks = [
         f"# {escape(document.title)}",
         _items(document.machines),
+        _items([f"The runs also differ in {text}" for text in document.differences]),
         _items([document.outcome, document.correctness]),
         *_chapter("Summary", document.sentences),
         *_chapter("Files that could not be read", document.problems),
@@ -29,8 +41,10 @@ def page(document: Document, *, folder: Path) -> str:
         blocks += _folded(f"{number} left out", [_items(document.undrawn)])
     blocks += ["## Claims", escape(claims.tally(document.judgements))]
     blocks += [claim_text.markdown(document.judgements).strip()]
-    for section in document.sections:
+    for section in document.sections if has_tables else ():
         blocks += _section(section, folder)
+    if not has_tables:
+        blocks.append("The tables would make this too long for a comment; they are in report.html.")
     blocks += _chapter("How it was measured", document.method)
     blocks += _folded("On what it was measured", [table(document.facts)])
     blocks += _folded("Runs", [_items(document.runs)])
