@@ -12,33 +12,26 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from ena_kernels.delta_rule import hopper_backward
 from ena_kernels.delta_rule.backward_kernels import (
     delta_rule_rebuild_kernel,
     delta_rule_scan_kernel,
     delta_rule_token_kernel,
 )
-from ena_kernels.delta_rule.forward import (
+from ena_kernels.delta_rule.configs import (
     BLOCK_R,
     CHAIN_ROWS,
     CHUNK,
+    Config,
     padded,
-    precision,
     segment_chunks_of,
 )
+from ena_kernels.delta_rule.forward import precision
 from ena_kernels.delta_rule.forward_kernels import chain_kernel
-
-
-class Config(NamedTuple):
-    """Launch of one kernel; `rows` of E that a program takes at once."""
-
-    rows: int
-    num_warps: int
-    num_stages: int
-
 
 REBUILD = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
 SCAN = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
-TOKEN = {64: Config(64, 4, 1), 128: Config(128, 4, 1), 256: Config(64, 8, 1)}
+TOKEN = {64: Config(64, 4, 1), 128: Config(64, 4, 1), 256: Config(64, 8, 1)}
 """Configurations by the wider of the padded head dims, in half precision."""
 
 SINGLE_REBUILD = SINGLE_SCAN = {64: Config(64, 4, 1), 128: Config(64, 4, 1)}
@@ -87,7 +80,7 @@ def backward(
     E = v.shape[-1]
     DP, EP = padded(D, E)
     num_chunks = -(-L // CHUNK)
-    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks)
+    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks, D)
     num_segments = -(-num_chunks // segment_chunks)
     result = Gradients.empty_for(q, k, v, beta)
     dq, dk, dv, dbeta, dinitial = result
@@ -106,24 +99,33 @@ def backward(
         "PRECISION": precision(q.dtype),
     }
     rebuild, scan, token = _configs(q, DP, EP)
-    delta_rule_rebuild_kernel[(B * H * num_segments * (EP // rebuild.rows),)](
-        *(k, v, n, scalars, initial, transfer, states, y, *cut, *k_, *v_),
-        BLOCK_R=rebuild.rows,
-        num_warps=rebuild.num_warps,
-        num_stages=rebuild.num_stages,
-        **sizes,
-    )
-    for is_local in (True, False) if num_segments > 1 else (False,):
-        scanned = num_segments - 1 if is_local else num_segments
-        delta_rule_scan_kernel[(B * H * scanned * (EP // scan.rows),)](
-            *(q, k, n, scalars, grad_o, last, links, grads, dv, dinitial),
-            *(*cut, *q_, *k_, *do_, *dv_),
-            BLOCK_R=scan.rows,
-            LOCAL=is_local,
-            num_warps=scan.num_warps,
-            num_stages=scan.num_stages,
+    on_hopper = hopper_backward.supports(q, k, v, grad_o, DP, EP)
+    inverse_scale = 0.0 if scale == 0 else 1 / scale
+    operands = (k, v, n, scalars, initial, transfer, states, y)
+    if on_hopper:
+        hopper_backward.rebuild(*operands, cut, sizes)
+    else:
+        delta_rule_rebuild_kernel[(B * H * num_segments * (EP // rebuild.rows),)](
+            *(*operands, *cut, *k_, *v_),
+            BLOCK_R=rebuild.rows,
+            num_warps=rebuild.num_warps,
+            num_stages=rebuild.num_stages,
             **sizes,
         )
+    for is_local in (True, False) if num_segments > 1 else (False,):
+        operands = (q, k, n, scalars, grad_o, last, links, grads, dv, dinitial)
+        if on_hopper:
+            hopper_backward.scan(*operands, cut, sizes, is_local=is_local)
+        else:
+            scanned = num_segments - 1 if is_local else num_segments
+            delta_rule_scan_kernel[(B * H * scanned * (EP // scan.rows),)](
+                *(*operands, *cut, *q_, *k_, *do_, *dv_),
+                BLOCK_R=scan.rows,
+                LOCAL=is_local,
+                num_warps=scan.num_warps,
+                num_stages=scan.num_stages,
+                **sizes,
+            )
         if is_local and num_segments > 2:
             chain_kernel[(B * H * (EP // CHAIN_ROWS),)](
                 *(links, transfer.view(-1)[EP * DP :], num_segments - 1),
@@ -135,9 +137,12 @@ def backward(
                 PRECISION="tf32x3",
                 num_warps=8,
             )
+    operands = (q, k, scalars, grad_o, states, grads, y, dq, dk, dv, dbeta, inverse_scale)
+    if on_hopper:
+        hopper_backward.tokens(*operands, l2norm=qk_l2norm)
+        return result
     delta_rule_token_kernel[(B * H * num_chunks,)](
-        *(q, k, scalars, grad_o, states, grads, y, dq, dk, dv, dbeta),
-        *(0.0 if scale == 0 else 1 / scale, H, L, num_chunks, B * H * L),
+        *(*operands, H, L, num_chunks, B * H * L),
         *(*q_, *k_, *do_, *dq_, *dv_),
         BLOCK_E=token.rows if EP % token.rows == 0 else BLOCK_R,
         L2NORM=qk_l2norm,

@@ -13,6 +13,7 @@ from torch import Tensor
 from ena_kernels.delta_rule import backward as gradients
 from ena_kernels.delta_rule import forward as outputs
 from ena_kernels.delta_rule import step_kernel
+from ena_kernels.delta_rule.configs import CHUNK, padded, segment_chunks_of
 from ena_kernels.errors import UnsupportedError
 from ena_kernels.operands import dense, require_kernels
 
@@ -47,9 +48,9 @@ def forward(
                 expected=f"head dims of q and v from {LEAST_HEAD_DIM} to {most}",
                 try_="impl='eager'",
             )
-    B, H, L, _ = q.shape
     if segment_chunks is None:
-        segment_chunks = outputs.segment_chunks_of(B * H, -(-L // outputs.CHUNK))
+        B, H, L, D = q.shape
+        segment_chunks = segment_chunks_of(B * H, -(-L // CHUNK), D)
     o, final_state, *_ = torch.ops.ena_kernels.delta_rule(
         q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks
     )
@@ -172,13 +173,13 @@ torch.library.impl("ena_kernels::delta_rule_backward", ("cpu", "cuda"), _backwar
 @torch.library.register_fake("ena_kernels::delta_rule")
 def _forward_fake(q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks):
     B, H, L, D = q.shape
-    DP, EP = outputs.padded(int(D), int(v.shape[-1]))
-    num_chunks = -(-L // outputs.CHUNK)
+    DP, EP = padded(int(D), int(v.shape[-1]))
+    num_chunks = -(-L // CHUNK)
     links = -(-num_chunks // segment_chunks) - 1
     return (
         q.new_empty(B, L, H, v.shape[-1]).transpose(1, 2),
         q.new_empty(B, H, D, v.shape[-1], dtype=torch.float32),
-        q.new_empty(B * H * num_chunks, outputs.CHUNK, outputs.CHUNK),
+        q.new_empty(B * H * num_chunks, CHUNK, CHUNK),
         q.new_empty(3, B * H, L, dtype=torch.float32),
         q.new_empty(B * H, links, EP + DP, DP, dtype=torch.float32),
     )

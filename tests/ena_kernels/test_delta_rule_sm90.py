@@ -59,3 +59,72 @@ def test_kernels_use_hopper_products_and_spill_little(name, own, head_dim):
     assert not binary.has_hmma
     assert binary.local_bytes <= (64 if head_dim == 64 else 512)
     assert binary.shared_bytes <= 113 * 1024
+
+
+def hopper_binary_of(name, pointers, numbers, maps, **constexprs):
+    types = {f"{x}_desc": f"tensordesc<bf16[{box}]>" for x, box in maps.items()}
+    types |= {f"{x}_ptr": "*bf16" if x == "dbeta" else "*fp32" for x in pointers}
+    types |= dict.fromkeys(numbers, "i32")
+    if name == "token":
+        types["inverse_scale"] = "fp32"
+    return compiled(
+        module=f"ena_kernels.delta_rule.hopper_{name}_kernel",
+        kernel=f"delta_rule_{name}_hopper_kernel",
+        signature=types,
+        constexprs=constexprs,
+        num_warps=4,
+    )
+
+
+@pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (64, 128), (128, 64)])
+def test_the_rebuilding_kernel_in_gluon_spills_nothing(d, e):
+    from ena_kernels.delta_rule.hopper_backward import REBUILD
+
+    warpgroups, stages, _ = REBUILD[d, e]
+    wide, narrow, square, state = f"1, 1, 64, {d}", "1, 1, 64, 64", "64, 64", f"64, {d}"
+    boxes = {"k": wide, "v": narrow, "n": square, "states": state, "y": narrow}
+    binary = hopper_binary_of(
+        *("rebuild", ("scalars", "initial", "transfer"), NUMBERS, boxes),
+        **{"D": d, "DP": d, "E": e, "EP": e, "WARPGROUPS": warpgroups, "STAGES": stages},
+    )
+    assert binary.has_hgmma
+    assert not binary.has_hmma
+    assert binary.local_bytes == 0
+    assert binary.shared_bytes <= 227 * 1024
+
+
+@pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (64, 128), (128, 64)])
+def test_the_scan_in_gluon_fits_a_multiprocessor(d, e):
+    from ena_kernels.delta_rule.hopper_backward import SCAN
+
+    warpgroups, stages, _ = SCAN[d, e]
+    wide, narrow, square, state = f"1, 1, 64, {d}", "1, 1, 64, 64", "64, 64", f"64, {d}"
+    boxes = {"q": wide, "k": wide, "do": narrow, "n": square, "grads": state, "z": narrow}
+    binary = hopper_binary_of(
+        *("scan", ("scalars", "dfinal", "links", "dinitial"), NUMBERS),
+        boxes,
+        **{"D": d, "DP": d, "E": e, "EP": e},
+        **{"WARPGROUPS": warpgroups, "STAGES": stages, "LOCAL": False},
+    )
+    assert binary.has_hgmma
+    assert not binary.has_hmma
+    assert binary.local_bytes <= 384
+    assert binary.shared_bytes <= 227 * 1024
+
+
+@pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (64, 128), (128, 64)])
+def test_the_token_kernel_in_gluon_fits_a_multiprocessor(d, e):
+    from ena_kernels.delta_rule.hopper_backward import TOKEN_STAGES
+
+    wide, narrow, state = f"1, 1, 64, {d}", "1, 1, 64, 64", f"64, {d}"
+    boxes = dict.fromkeys(("q", "k", "dq", "dk"), wide)
+    boxes |= dict.fromkeys(("do", "y", "z"), narrow) | dict.fromkeys(("states", "grads"), state)
+    numbers = ("H", "L", "num_chunks", "num_items", "plane")
+    binary = hopper_binary_of(
+        *("token", ("scalars", "dbeta"), numbers, boxes),
+        **{"DP": d, "EP": e, "STAGES": TOKEN_STAGES[d, e], "L2NORM": True},
+    )
+    assert binary.has_hgmma
+    assert not binary.has_hmma
+    assert binary.local_bytes <= 256
+    assert binary.shared_bytes <= 227 * 1024

@@ -73,7 +73,7 @@ def assert_close(actual, expected, limit=1e-5, names=NAMES):
 
 def in_segments(monkeypatch, chunks):
     """Let that many chunks run one after the other, and segments of them side by side."""
-    monkeypatch.setattr(triton_impl.outputs, "segment_chunks_of", lambda *_: chunks)
+    monkeypatch.setattr(triton_impl, "segment_chunks_of", lambda *_: chunks)
 
 
 @pytest.mark.parametrize("keys", ["random", "similar"])

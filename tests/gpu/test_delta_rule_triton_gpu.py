@@ -5,7 +5,7 @@ import torch
 from torch.nn.functional import normalize
 
 from ena_kernels.delta_rule.api import delta_rule, delta_rule_step
-from ena_kernels.delta_rule.forward import segment_chunks_of
+from ena_kernels.delta_rule.configs import segment_chunks_of
 
 pytestmark = pytest.mark.gpu
 
@@ -100,7 +100,7 @@ def test_every_head_dim_runs(dims, dtype):
 @pytest.mark.parametrize("seq_len", [4096, 20000])
 @pytest.mark.parametrize("head_dim", [64, 128])
 def test_segments_of_long_sequences_join(head_dim, seq_len):
-    assert segment_chunks_of(3, -(-seq_len // 64)) < seq_len // 64
+    assert segment_chunks_of(3, -(-seq_len // 64), head_dim) < seq_len // 64
     inputs = make_inputs(seq_len, (1, 3, head_dim, head_dim))
     assert_within(errors(inputs, qk_l2norm=True), LIMITS[torch.bfloat16])
 
