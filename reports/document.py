@@ -61,9 +61,7 @@ class Section:
     level: str
     mode: str
     part: Part
-    speedups: tables.Table | None
-    latencies: tables.Table | None
-    scaling: tables.Table
+    tables: list[tuple[str, tables.Table]]
     scalings: list[Scaling]
     notes: list[str]
 
@@ -155,14 +153,26 @@ def _sections(tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Section]:
             level=level,
             mode=mode,
             part=part,
-            speedups=tables.speedup_table(cases) if has_points(cases, SPEEDUP) else None,
-            latencies=tables.latency_table(cases) if lines else None,
-            scaling=tables.scaling_table(lines),
+            tables=_tables(cases, lines),
             scalings=lines,
             notes=words.anchor_notes(cases),
         )
         found.append(section)
     return found
+
+
+def _tables(cases: list[Record], lines: list[Scaling]) -> list[tuple[str, tables.Table]]:
+    """Titles and tables that have anything to say."""
+    if not lines:
+        return []
+    found = [("Latency by sequence length", tables.latency_table(cases))]
+    if has_points(cases, SPEEDUP):
+        found.insert(0, ("Speed-up by sequence length", tables.speedup_table(cases)))
+    found.append(("Exponents, crossovers and largest lengths", tables.scaling_table(lines)))
+    for table in tables.analysis_tables(cases):
+        name = table.columns[0].name
+        found.append((f"{name[0].upper()}{name[1:]}", table))
+    return [(title, table) for title, table in found if table.lines]
 
 
 def _overviews(rows: pd.DataFrame, tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Part]:

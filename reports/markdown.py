@@ -81,13 +81,8 @@ def _items(lines: Iterable[str]) -> str:
 def _section(section: Section, folder: Path) -> Iterator[str]:
     yield from _part(section.part, folder)
     yield _items(section.notes)
-    for title, content in (
-        ("Speed-up by sequence length", section.speedups),
-        ("Latency by sequence length", section.latencies),
-        ("Exponents, crossovers and largest lengths", section.scaling),
-    ):
-        if content is not None and content.lines:
-            yield from _folded(title, [table(content)])
+    for title, content in section.tables:
+        yield from _folded(title, [table(content)])
 
 
 def _part(part: Part, folder: Path) -> Iterator[str]:
