@@ -14,13 +14,14 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ena_kernels.column_sum_kernel import column_sum
 from ena_kernels.operands import require_kernels
 
 # Legend: R rows (tokens, or heads of tokens) of D channels.
 
 TILE = 2048
-SHARES = 1056
-"""At most so many programs share a backward: 8 on each processor of an H100 or H200."""
+SHARES = 528
+"""At most so many programs share a backward: 4 on each processor of an H100 or H200."""
 
 
 @triton.jit
@@ -133,7 +134,7 @@ def _backward_op(x, weight, dy, eps, is_centred):
     num_shares = min(num_blocks, SHARES)
     share = x.new_empty(num_shares, 1 + is_centred, x.shape[-1], dtype=torch.float32)
     norm_bwd_kernel[(num_shares,)](x, flat, dy, dx, share, R, num_blocks, EPS=eps, **blocks)
-    return dx, share.sum(0).to(weight.dtype)
+    return dx, column_sum(share.flatten(1), weight.dtype).view(share.shape[1:])
 
 
 def _launch_shape(x: Tensor, is_centred: bool) -> tuple[int, dict]:

@@ -17,6 +17,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ena_kernels.column_sum_kernel import column_sum
 from ena_kernels.operands import dense, require_kernels
 
 # Legend: B batch, L tokens, C channels of x, W = C / 3 channels of q, of k and of v; width 4 is
@@ -31,8 +32,8 @@ class Config(NamedTuple):
     num_bytes: int
 
 
-FORWARD = Config(chunk=32, unroll=8, num_bytes=16)
-BACKWARD = Config(chunk=32, unroll=4, num_bytes=8)
+FORWARD = Config(chunk=16, unroll=16, num_bytes=8)
+BACKWARD = Config(chunk=64, unroll=8, num_bytes=8)
 
 
 @triton.jit
@@ -240,7 +241,7 @@ def _backward_op(x, weight, dq, dk, dv):
     grid, blocks = _launch_shape(x, BACKWARD)
     strides = (*x.stride()[:2], *dy[0].stride()[:2])
     short_conv_bwd_kernel[grid](x, flat, *dy, dx, share, *strides, L, C // 3, **blocks)
-    return dx, share.sum(0).to(weight.dtype)
+    return dx, column_sum(share.flatten(1), weight.dtype).view(weight.shape)
 
 
 def _alike(*grads: Tensor) -> tuple[Tensor, ...]:
