@@ -1,8 +1,8 @@
-"""The delta rule's backward in Triton: launches of `backward_kernels`.
+"""The delta rule's backward in Triton: states once more, the scan of segments, all tokens.
 
-Any strides in B, H and L, unit stride in D. The gradients of q, k and v are stored as
-``[B, L, H, D]``, that of beta as ``[B, L, H]``. No atomics: it repeats bit for bit. Nothing waits
-for the device.
+Kernels: on Hopper in half precision those of `hopper_backward`, else `backward_kernels`. Any
+strides in B, H and L, unit stride in D. The gradients of q, k and v are stored as ``[B, L, H, D]``,
+that of beta as ``[B, L, H]``. No atomics: it repeats bit for bit. Nothing waits for the device.
 """
 
 # Legend: B batch, H heads, L tokens, D key dim, E value dim, C chunk, Z = B * H * chunks.
@@ -134,7 +134,7 @@ def backward(
                 DP=DP,
                 BLOCK_R=CHAIN_ROWS,
                 BACKWARDS=True,
-                PRECISION="tf32x3",
+                PRECISION="tf32x3" if q.dtype == torch.float32 else "tf32",
                 num_warps=8,
             )
     operands = (q, k, scalars, grad_o, states, grads, y, dq, dk, dv, dbeta, inverse_scale)

@@ -1,0 +1,57 @@
+"""Tensor maps of the delta rule's Hopper kernels, made without their constructor."""
+
+import pytest
+import torch
+
+tensor_maps = pytest.importorskip("ena_kernels.delta_rule.tensor_maps")
+TensorDescriptor = pytest.importorskip("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
+
+
+def checked(made):
+    """The same map made by its constructor, which refuses what the hardware cannot take."""
+    return TensorDescriptor(made.base, made.shape, made.strides, made.block_shape, made.layout)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_a_part_of_a_packed_projection_is_read_in_place(dtype):
+    packed = torch.empty(2, 70, 3 * 5 * 64, dtype=dtype)
+    k = packed.chunk(3, dim=-1)[1].unflatten(-1, (5, 64)).transpose(1, 2)
+    made = tensor_maps.token_map(k, 64)
+    assert made == checked(made)
+    assert made.base is k
+    assert made.shape == [2, 5, 70, 64]
+    assert made.strides == [70 * 960, 64, 960, 1]
+    assert made.block_shape == [1, 1, 64, 64]
+
+
+def test_steps_along_axes_of_one_do_not_matter():
+    x = torch.empty(1, 1, 70, 72, dtype=torch.bfloat16).as_strided((1, 1, 70, 72), (3, 5, 72, 1))
+    made = tensor_maps.token_map(x, 128)
+    assert made == checked(made)
+    assert made.strides == [8, 8, 72, 1]
+
+
+def test_states_of_chunks_are_rows_of_one_matrix():
+    states = torch.empty(6, 128, 64, dtype=torch.float16)
+    made = tensor_maps.row_map(states)
+    assert made == checked(made)
+    assert (made.shape, made.strides, made.block_shape) == ([768, 64], [64, 1], [64, 64])
+
+
+@pytest.mark.parametrize(
+    ("shape", "strides", "has_map"),
+    [
+        ((2, 3, 70, 64), (13440, 64, 192, 1), True),
+        ((2, 3, 70, 64), (13440, 4480, 64, 1), True),
+        ((2, 3, 70, 60), (12600, 60, 180, 1), False),
+        ((2, 3, 70, 64), (0, 64, 192, 1), False),
+        ((1, 3, 70, 64), (0, 64, 192, 1), True),
+        ((2, 3, 70, 64), (13440, 64, 192, 2), False),
+    ],
+)
+def test_steps_are_multiples_of_16_bytes(shape, strides, has_map):
+    assert tensor_maps._has_map(shape, strides) is has_map
+
+
+def test_other_devices_and_dtypes_are_left_to_plain_triton():
+    assert not tensor_maps.runs_on_hopper(torch.empty(1, 1, 8, 64, dtype=torch.bfloat16))
