@@ -69,6 +69,7 @@ RAW_LISTS = (
     "power_readings_w",
 )
 """Columns that stay behind when rows become cases."""
+_PLAIN = frozenset({str, int, bool, type(None)})
 _NEVER_SHOWN_AS_OK = ("incorrect", "fallback")
 
 
@@ -293,14 +294,19 @@ def _plain_column(column: "pd.Series[Any]") -> list[Any]:
     kind = column.dtype.kind if isinstance(column.dtype, np.dtype) else "O"
     if kind == "f":
         return [v if math.isfinite(v) else None for v in values]
-    return values if kind in "iub" else [_plain(v) for v in values]
+    if kind in "iub":
+        return values
+    return [v if type(v) in _PLAIN else _plain(v) for v in values]
 
 
 def _plain(value: Any) -> Any:
     """A value without numpy or pandas in it; every kind of missing is None."""
     if isinstance(value, np.ndarray):
-        kind, value = value.dtype.kind, value.tolist()
-        if kind in "biu":
+        is_known = value.dtype.kind in "biu" or (
+            value.dtype.kind == "f" and bool(np.isfinite(value).all())
+        )
+        value = value.tolist()
+        if is_known:
             return value
     if isinstance(value, list | tuple):
         return [v if type(v) is float and math.isfinite(v) else _plain(v) for v in value]

@@ -67,8 +67,8 @@ def samples_alt(rows: Sequence[Record]) -> str:
 
 
 def _spread(row: Record) -> float:
-    low, high = np.quantile(row["samples_ms"], [0.05, 0.95])
-    return float(high - low) / float(row["latency_ms"])
+    low, high = row["latency_ms_p05"], row["latency_ms_p95"]
+    return 0.0 if low is None or high is None else float((high - low) / row["latency_ms"])
 
 
 def _clock(row: Record) -> list[tuple[float, float]]:

@@ -126,14 +126,20 @@ def test_dots_lie_at_intensity_and_rate_under_the_measured_roof(row):
 
 def sampled(row, spread, **columns):
     middle = 5.0
-    values = [middle + spread * x for x in (-1.0, 0.0, 0.5, 1.0, 0.0, -0.5, 4.0)]
-    return row(samples_ms=values, outliers=[False] * 6 + [True], latency_ms=middle, **columns)
+    known = {
+        "samples_ms": [middle + spread * x for x in (-1.0, 0.0, 0.5, 1.0, 0.0, -0.5, 4.0)],
+        "outliers": [False] * 6 + [True],
+        "latency_ms": middle,
+        "latency_ms_p05": middle - spread,
+        "latency_ms_p95": middle + spread,
+    }
+    return row(**known | columns)
 
 
 def test_the_samples_of_a_typical_and_of_the_least_steady_row_are_shown(row):
     rows = [
         sampled(row, spread, mode=mode)
-        for mode, spread in (("fwd", 0.01), ("bwd", 0.05), ("fwdbwd", 0.3))
+        for mode, spread in (("fwdbwd", 0.3), ("fwd", 0.01), ("bwd", 0.05))
     ]
     figure = sample_plots.samples(pd.DataFrame(rows))
     titles = [p.get_title(loc="left") for p in figure.axes if p.get_title(loc="left")]
