@@ -218,13 +218,13 @@ class SlidingTileAttention(nn.Module):
 
 
 class MLP(nn.Module):
-    """To four times the width, exact GELU, and back, with biases."""
+    """To four times the width, exact GELU, and back, with biases; `impl` is of its `MLPLinear`."""
 
-    def __init__(self, model_dim: int) -> None:
+    def __init__(self, model_dim: int, impl: str = "eager") -> None:
         super().__init__()
-        self.up = MLPLinear(model_dim, MLP_RATIO * model_dim)
+        self.up = MLPLinear(model_dim, MLP_RATIO * model_dim, impl)
         self.gelu = GELU()
-        self.down = MLPLinear(MLP_RATIO * model_dim, model_dim)
+        self.down = MLPLinear(MLP_RATIO * model_dim, model_dim, impl)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., model_dim]`` to the same."""
@@ -235,15 +235,15 @@ class Block(nn.Module):
     """Mixer and MLP, each on a normalised input and added to it (SPEC 4.1).
 
     Args:
-        norm_impl: Of the layer norms, see `ena_kernels.components.LayerNorm`.
+        impl: Of layer norms and MLP, see `ena_kernels.components.impl_beside`.
     """
 
-    def __init__(self, mixer: nn.Module, model_dim: int, norm_impl: str = "eager") -> None:
+    def __init__(self, mixer: nn.Module, model_dim: int, impl: str = "eager") -> None:
         super().__init__()
-        self.mixer_norm = LayerNorm(model_dim, norm_impl)
+        self.mixer_norm = LayerNorm(model_dim, impl)
         self.mixer = mixer
-        self.mlp_norm = LayerNorm(model_dim, norm_impl)
-        self.mlp = MLP(model_dim)
+        self.mlp_norm = LayerNorm(model_dim, impl)
+        self.mlp = MLP(model_dim, impl)
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, L, model_dim]`` to the same."""

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor, nn
 
 from ena_kernels.canvas import Shape, num_tokens
-from ena_kernels.components import INIT_STD, LayerNorm, Linear, norm_impl
+from ena_kernels.components import INIT_STD, LayerNorm, Linear, impl_beside
 from ena_kernels.errors import ShapeError
 from ena_kernels.layers import Attention, Block, DeltaNet, SlidingTileAttention
 from ena_kernels.sizes import NUM_CLASSES, attention_layers
@@ -67,7 +67,7 @@ def transformer_stack(
 ) -> nn.Sequential:
     """`depth` blocks of full attention."""
     mixers = (Attention(model_dim, heads, impl=impl) for _ in range(depth))
-    return nn.Sequential(*(Block(mixer, model_dim, norm_impl(impl)) for mixer in mixers))
+    return nn.Sequential(*(Block(mixer, model_dim, impl_beside(impl)) for mixer in mixers))
 
 
 def linear_stack(
@@ -83,7 +83,7 @@ def linear_stack(
     """`depth` blocks of DeltaNet."""
     settings = {"canvas": canvas, "scan": scan, "scan_variant": scan_variant, "impl": impl}
     mixers = (DeltaNet(model_dim, heads, **settings, layer=layer) for layer in range(depth))
-    return nn.Sequential(*(Block(mixer, model_dim, norm_impl(impl)) for mixer in mixers))
+    return nn.Sequential(*(Block(mixer, model_dim, impl_beside(impl)) for mixer in mixers))
 
 
 def ena_stack(
@@ -142,7 +142,7 @@ def ena_stack(
                 permute=permute,
                 impl=attention_impl,
             )
-        blocks.append(Block(mixer, model_dim, norm_impl(attention_impl, recurrence_impl)))
+        blocks.append(Block(mixer, model_dim, impl_beside(attention_impl, recurrence_impl)))
     return nn.Sequential(*blocks)
 
 

@@ -8,7 +8,7 @@ import torch
 from torch import nn
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from ena_kernels.components import COMPONENTS, LayerNorm
+from ena_kernels.components import COMPONENTS, BiasedLinear, LayerNorm
 from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.layers import MLP, Attention, Block, DeltaNet, SlidingTileAttention
 
@@ -398,6 +398,19 @@ def test_layer_norm_keeps_gradients_of_many_tokens_in_half_precision(dtype):
     exact(x.to(dtype).double()).backward(gradient.to(dtype).double())
     for p, q in zip(low.parameters(), exact.parameters(), strict=True):
         assert (p.grad.double() - q.grad).norm() < 5e-3 * q.grad.norm()
+
+
+def test_the_gradients_of_a_biased_linear_map_are_pytorchs():
+    generator = torch.Generator().manual_seed(4)
+    shapes = [(2, 35, 6), (5, 6), (5,), (2, 35, 5)]
+    *leaves, gradient = (torch.randn(shape, generator=generator) for shape in shapes)
+    exact = [leaf.double().requires_grad_() for leaf in leaves]
+    leaves = [leaf.requires_grad_() for leaf in leaves]
+    y, expected = BiasedLinear.apply(*leaves), nn.functional.linear(*exact)
+    ours = y, *torch.autograd.grad(y, leaves, gradient)
+    theirs = expected, *torch.autograd.grad(expected, exact, gradient.double())
+    for found, value in zip(ours, theirs, strict=True):
+        torch.testing.assert_close(found.double(), value, rtol=1e-5, atol=1e-5)
 
 
 def test_heads_must_divide_the_width():

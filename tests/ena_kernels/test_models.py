@@ -154,7 +154,7 @@ def test_every_parameter_of_a_model_gets_a_gradient(name):
     assert [n for n, p in model.named_parameters() if p.grad is None or not p.grad.any()] == []
 
 
-def test_layer_norms_follow_the_parts_of_the_stack():
+def test_norms_and_mlps_follow_the_mixers_of_the_stack():
     for parts, expected in (
         ({}, "eager"),
         ({"attention_impl": "sdpa_flash"}, "triton"),
@@ -163,6 +163,7 @@ def test_layer_norms_follow_the_parts_of_the_stack():
         model = make("ena-full", level="model", **parts)
         found = [block.mixer_norm.impl for block in model.stack]
         found += [block.mlp_norm.impl for block in model.stack]
+        found += [part.impl for block in model.stack for part in (block.mlp.up, block.mlp.down)]
         assert {*found, model.norm.impl} == {expected}
 
 

@@ -5,7 +5,7 @@ import math
 import pytest
 import torch
 
-from ena_kernels.components import HeadNorm, norm_impl
+from ena_kernels.components import HeadNorm, impl_beside
 from ena_kernels.errors import ShapeError, UnsupportedError
 from ena_kernels.norms import head_norm, layer_norm, triton
 from tests.ena_kernels.sm90 import compiled
@@ -159,10 +159,10 @@ def test_the_component_keeps_one_state_whatever_the_implementation():
 
 
 def test_layer_norms_are_pytorchs_only_among_parts_of_pytorch(monkeypatch):
-    assert norm_impl("eager", "reference") == norm_impl("eager") == "eager"
-    assert norm_impl("triton", "eager") == norm_impl("sdpa_flash") == "triton"
+    assert impl_beside("eager", "reference") == impl_beside("eager") == "eager"
+    assert impl_beside("triton", "eager") == impl_beside("sdpa_flash") == "triton"
     monkeypatch.setattr("ena_kernels.components.find_spec", lambda name: None)
-    assert norm_impl("sdpa_flash") == "eager"
+    assert impl_beside("sdpa_flash") == "eager"
 
 
 @pytest.mark.parametrize(

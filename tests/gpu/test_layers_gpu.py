@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from bench.fingerprint import take
-from ena_kernels.components import LayerNorm
+from ena_kernels.components import LayerNorm, MLPLinear
 from ena_kernels.layers import DeltaNet
 from ena_kernels.models import build
 from ena_kernels.norms import head_norm, layer_norm
@@ -147,6 +147,21 @@ def test_drawn_orders_repeat_with_the_seed_whatever_the_dtype(scan):
         torch.manual_seed(2)
         outputs.append(layer(x.to(dtype)))
     assert relative_error(outputs[1], outputs[0]) < 4e-2
+
+
+@pytest.mark.parametrize("shape", [(2, 3000, 96), (70, 40), (1, 5, 3072)])
+def test_the_gradients_of_a_biased_linear_map_agree_with_float64(shape):
+    torch.manual_seed(0)
+    x = torch.randn(shape, device="cuda", dtype=torch.bfloat16)
+    ours = MLPLinear(shape[-1], 72, "triton").to("cuda", torch.bfloat16)
+    exact = MLPLinear(shape[-1], 72).to("cuda", torch.float64)
+    exact.load_state_dict(ours.state_dict())
+    gradient = torch.randn(*shape[:-1], 72, device="cuda", dtype=torch.bfloat16) + 1
+    ran = take(lambda: outcome(ours, x, gradient), "cuda").kernels
+    assert "column_sum_kernel" in ran
+    found, expected = outcome(ours, x, gradient), outcome(exact, x.double(), gradient.double())
+    for name, value in found.items():
+        assert relative_error(value, expected[name]) < 5e-3, name
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton"])
