@@ -127,6 +127,7 @@ FIGURES = (
         draw=sparsity_plots.sweep,
         is_worth=lambda cases: bool(sparsity_plots.swept(cases)),
         alt=sparsity_plots.sweep_alt,
+        is_interactive=True,
     ),
     FigureKind(
         name="speedup-map",
@@ -136,6 +137,7 @@ FIGURES = (
         draw=sparsity_plots.heat_map,
         is_worth=sparsity_plots.is_map_worth,
         alt=sparsity_plots.heat_map_alt,
+        is_interactive=True,
     ),
     FigureKind(
         name="scans",
@@ -145,6 +147,7 @@ FIGURES = (
         draw=scan_plots.scan_bars,
         is_worth=lambda cases: bool(overheads(cases)),
         alt=scan_plots.scan_bars_alt,
+        is_interactive=True,
     ),
     FigureKind(
         name="components",
@@ -154,6 +157,7 @@ FIGURES = (
         draw=part_plots.component_shares,
         is_worth=part_plots.worth_components,
         alt=part_plots.component_alt,
+        is_interactive=True,
     ),
     FigureKind(
         name="memory-split",
@@ -163,6 +167,7 @@ FIGURES = (
         draw=part_plots.memory_split,
         is_worth=part_plots.worth_memory,
         alt=part_plots.memory_alt,
+        is_interactive=True,
     ),
     FigureKind(
         name="roofline",
@@ -172,6 +177,7 @@ FIGURES = (
         draw=roofline_plot.roofline,
         is_worth=lambda cases: bool(attained(cases)),
         alt=roofline_plot.roofline_alt,
+        is_interactive=True,
     ),
     over_length(
         ENERGY,
