@@ -1,6 +1,7 @@
 """Sliding Tile Attention on a Hopper GPU, forward and backward, against float64."""
 
 import math
+import threading
 from importlib import import_module
 from unittest import mock
 
@@ -112,6 +113,17 @@ def test_gradients_with_and_without_a_tensor_map_agree_with_float64(step):
     wanted = torch.autograd.grad(expected, wide, grad_out.double())
     for got, want in zip(grads, wanted, strict=True):
         assert (got.double() - want).norm() <= 1e-2 * want.norm()
+
+
+def test_a_thread_of_its_own_needs_no_cuda_context():
+    tensors = separate(3, 3)
+    expected = results(tensors, "triton", **SHAPES)
+    actual = []
+    thread = threading.Thread(target=lambda: actual.extend(results(tensors, "triton", **SHAPES)))
+    thread.start()
+    thread.join()
+    for got, want in zip(actual, expected, strict=True):
+        assert torch.equal(got, want)
 
 
 def test_a_captured_graph_replays_the_same_results():

@@ -119,11 +119,12 @@ def load_seen_keys(
     step, batch, key_head, box_0, box_1, box_2, descriptors, buffers, barriers, folds,
     counts, seen, per_tile,
     BOX: gl.constexpr, HALF: gl.constexpr, NUM_AXES: gl.constexpr, STAGES: gl.constexpr,
-    ROWS: gl.constexpr, MERGED: gl.constexpr,
+    ROWS: gl.constexpr, TOGETHER: gl.constexpr,
 ):  # fmt: skip
     """K and V of every box that a query box sees, ROWS tokens at a time; the next free step.
 
-    A step waits until what was loaded STAGES steps before has been used.
+    A step waits until what was loaded STAGES steps before has been used. TOGETHER: K and V share
+    their barriers, the first two.
     """
     k_desc, v_desc = descriptors
     k_smem, v_smem = buffers
@@ -146,7 +147,7 @@ def load_seen_keys(
         stage = step % STAGES
         phase = ((step // STAGES) & 1) ^ 1
         mbarrier.wait(k_empty.index(stage), phase)
-        if MERGED:
+        if TOGETHER:
             mbarrier.expect(k_full.index(stage), k_desc.block_type.nbytes * 2)
             load_box(k_desc, k_corner, k_full.index(stage), k_smem.index(stage))
             load_box(v_desc, v_corner, k_full.index(stage), v_smem.index(stage))

@@ -1,7 +1,6 @@
 """The launches of the Hopper backward of Sliding Tile Attention: dq, then dk and dv."""
 
 import math
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,22 +15,8 @@ from ena_kernels.sliding_tile.hopper.boxes import (
     view,
 )
 
-
-class Config(NamedTuple):
-    """Stages of what streams, its tokens per step, when a step waits for the one before."""
-
-    stages: int
-    rows: int
-    early: bool = False
-    held: bool = False
-    merged: bool = False
-
-
-# D to the kernels of dq and of dk, dv
-CONFIGS = {
-    64: (Config(4, 64), Config(4, 64)),
-    128: (Config(4, 64), Config(4, 64, early=True)),
-}
+# of what streams: steps of 64 tokens
+STAGES = 4
 
 
 def backward(
@@ -60,22 +45,19 @@ def backward(
     cut = boxes(canvas, tile, window, order)
     grads = [x.new_empty(x.transpose(1, 2).shape).transpose(1, 2) for x in (q, k, v)]
     base_2_lse, delta = (torch.empty_like(lse) for _ in range(2))
-    dq_config, dkdv_config = CONFIGS[q.shape[3]]
     floats = lse, lse if grad_lse is None else grad_lse, base_2_lse, delta
-    _launch_dq(dq_config, (q, k, v, out, grad_out, grads[0]), floats, scale, cut, grad_lse is None)
-    _launch_dkdv(dkdv_config, (q, k, v, grad_out, *grads[1:]), floats[2:], scale, cut)
+    _launch_dq((q, k, v, out, grad_out, grads[0]), floats, scale, cut, grad_lse is None)
+    _launch_dkdv((q, k, v, grad_out, *grads[1:]), floats[2:], scale, cut)
     return tuple(grads)
 
 
-def _launch_dq(config: Config, tensors, floats, scale: float, cut: Boxes, is_plain: bool) -> None:
+def _launch_dq(tensors, floats, scale: float, cut: Boxes, is_plain: bool) -> None:
     from ena_kernels.sliding_tile.hopper.dq_kernel import sliding_tile_hopper_bwd_dq_kernel
 
     q, k = tensors[:2]
     B, H, _, D = q.shape
-    streamed = cut.box if config.rows == BOX_TOKENS else cut.half_box
-    blocks = (cut.half_box, streamed, streamed, *[cut.half_box] * 3)
     sliding_tile_hopper_bwd_dq_kernel[(B * H * math.prod(cut.counts),)](
-        *(view(x, cut.sides, block) for x, block in zip(tensors, blocks, strict=True)),
+        *(view(x, cut.sides, cut.half_box) for x in tensors),
         *floats,
         scale,
         H,
@@ -90,27 +72,21 @@ def _launch_dq(config: Config, tensors, floats, scale: float, cut: Boxes, is_pla
         HALF=cut.half,
         HALF_BOX=cut.half_box,
         NUM_AXES=len(cut.sides),
-        STAGES=config.stages,
-        ROWS=config.rows,
-        HELD=config.held,
-        MERGED=config.merged,
+        STAGES=STAGES,
         HAS_DLSE=not is_plain,
         num_warps=4,
     )
 
 
-def _launch_dkdv(config: Config, tensors, floats, scale: float, cut: Boxes) -> None:
+def _launch_dkdv(tensors, floats, scale: float, cut: Boxes) -> None:
     from ena_kernels.sliding_tile.hopper.dkdv_kernel import sliding_tile_hopper_bwd_dkdv_kernel
 
     q, k = tensors[:2]
     B, H_kv, _, D = k.shape
-    streamed = cut.box if config.rows == BOX_TOKENS else cut.half_box
-    own = cut.half_box
-    blocks = (streamed, own, own, streamed, own, own)
-    views = [view(x, cut.sides, block) for x, block in zip(tensors, blocks, strict=True)]
+    views = [view(x, cut.sides, cut.half_box) for x in tensors]
     sliding_tile_hopper_bwd_dkdv_kernel[(B * H_kv * math.prod(cut.counts),)](
         *views[:4],
-        *(row_view(x, config.rows) for x in floats),
+        *(row_view(x, BOX_TOKENS // 2) for x in floats),
         *views[4:],
         scale,
         H_kv,
@@ -123,10 +99,6 @@ def _launch_dkdv(config: Config, tensors, floats, scale: float, cut: Boxes) -> N
         BOX=cut.box,
         HALF=cut.half,
         NUM_AXES=len(cut.sides),
-        STAGES=config.stages,
-        ROWS=config.rows,
-        HELD=config.held,
-        MERGED=config.merged,
-        EARLY=config.early,
+        STAGES=STAGES,
         num_warps=4,
     )

@@ -2,9 +2,9 @@
 
 One program per (key head, key box): one warp loads, two warpgroups compute 64 of its keys each.
 
-    K, V stay, Q, dO stream with their log-sum-exp and delta. Per step S^T = K Q^T and
-    dP^T = V dO^T are issued around dK += dS^T Q of the step before; then P^T = exp(S^T - lse),
-    dV += P^T dO, and under it dS^T = P^T * (dP^T - delta).
+    K, V stay, Q, dO stream with their log-sum-exp and delta. Per step S^T = K Q^T runs with
+    dK += dS^T Q of the step before; then P^T = exp(S^T - lse) under dP^T = V dO^T, and
+    dS^T = P^T * (dP^T - delta) under dV += P^T dO.
 
 P^T and dS^T go from one product to the next in registers, so the warpgroups share nothing but what
 is loaded. No gradient is added up by two programs: results repeat exactly.
@@ -34,29 +34,26 @@ LOG2_E = gl.constexpr(1.4426950408889634)
 
 
 @gluon.jit
-def _num_steps(unit, sizes, ROWS: gl.constexpr):
+def _num_steps(unit, sizes):
     """Steps of the program that owns a key box, for every query head of its group."""
     num_heads, group, counts, seen, per_tile = sizes
     _batch, _head, box_0, box_1, box_2 = unit_of(unit, counts, num_heads)
     _, num_0 = seeing(box_0, counts[0], seen[0], per_tile[0])
     _, num_1 = seeing(box_1, counts[1], seen[1], per_tile[1])
     _, num_2 = seeing(box_2, counts[2], seen[2], per_tile[2])
-    return num_0 * num_1 * num_2 * group * (128 // ROWS)
+    return num_0 * num_1 * num_2 * group * 2
 
 
 @gluon.jit
 def _load(
     descriptors, buffers, barriers, sizes, folds,
     BOX: gl.constexpr, HALF: gl.constexpr, NUM_AXES: gl.constexpr, STAGES: gl.constexpr,
-    ROWS: gl.constexpr, MERGED: gl.constexpr,
 ):  # fmt: skip
     q_desc, k_desc, v_desc, do_desc, lse_desc, delta_desc = descriptors
     q_smem, k_smem, v_smem, do_smem, lse_smem, delta_smem = buffers
-    own_full, q_full, q_empty, do_full, do_empty = barriers
+    own_full, q_full, q_empty = barriers
     num_kv_heads, group, counts, seen, per_tile = sizes
     q_fold, k_fold, v_fold, do_fold = folds
-    PARTS: gl.constexpr = 128 // ROWS
-    FLOAT_BYTES: gl.constexpr = 4 * ROWS
     batch, kv_head, box_0, box_1, box_2 = unit_of(gl.program_id(0), counts, num_kv_heads)
     k_corner = corner_of(batch, kv_head, box_0, box_1, box_2, k_fold, counts, BOX, NUM_AXES)
     v_corner = corner_of(batch, kv_head, box_0, box_1, box_2, v_fold, counts, BOX, NUM_AXES)
@@ -67,10 +64,10 @@ def _load(
     first_0, num_0 = seeing(box_0, counts[0], seen[0], per_tile[0])
     first_1, num_1 = seeing(box_1, counts[1], seen[1], per_tile[1])
     first_2, num_2 = seeing(box_2, counts[2], seen[2], per_tile[2])
-    per_head = num_0 * num_1 * num_2 * PARTS
+    per_head = num_0 * num_1 * num_2 * 2
     for step in range(per_head * group):
         head = kv_head * group + step // per_head
-        j = step % per_head // PARTS
+        j = step % per_head // 2
         query_0 = first_0 + j // num_2 // num_1
         query_1 = first_1 + j // num_2 % num_1
         query_2 = first_2 + j % num_2
@@ -78,57 +75,45 @@ def _load(
         do_corner = corner_of(
             batch, head, query_0, query_1, query_2, do_fold, counts, BOX, NUM_AXES
         )
-        row = box_number(query_0, query_1, query_2, counts) * 128
-        if PARTS == 2:
-            q_corner = half_of(q_corner, step % 2, HALF, NUM_AXES)
-            do_corner = half_of(do_corner, step % 2, HALF, NUM_AXES)
-            row += step % 2 * 64
+        row = box_number(query_0, query_1, query_2, counts) * 128 + step % 2 * 64
         corner = (batch * num_kv_heads * group + head, row)
         stage = step % STAGES
-        phase = ((step // STAGES) & 1) ^ 1
-        mbarrier.wait(q_empty.index(stage), phase)
-        if MERGED:
-            mbarrier.expect(q_full.index(stage), (q_desc.block_type.nbytes + FLOAT_BYTES) * 2)
-            load_box(q_desc, q_corner, q_full.index(stage), q_smem.index(stage))
-            load_box(lse_desc, corner, q_full.index(stage), lse_smem.index(stage))
-            load_box(do_desc, do_corner, q_full.index(stage), do_smem.index(stage))
-            load_box(delta_desc, corner, q_full.index(stage), delta_smem.index(stage))
-        else:
-            mbarrier.expect(q_full.index(stage), q_desc.block_type.nbytes + FLOAT_BYTES)
-            load_box(q_desc, q_corner, q_full.index(stage), q_smem.index(stage))
-            load_box(lse_desc, corner, q_full.index(stage), lse_smem.index(stage))
-            mbarrier.wait(do_empty.index(stage), phase)
-            mbarrier.expect(do_full.index(stage), do_desc.block_type.nbytes + FLOAT_BYTES)
-            load_box(do_desc, do_corner, do_full.index(stage), do_smem.index(stage))
-            load_box(delta_desc, corner, do_full.index(stage), delta_smem.index(stage))
+        full = q_full.index(stage)
+        mbarrier.wait(q_empty.index(stage), ((step // STAGES) & 1) ^ 1)
+        # a log-sum-exp and a delta for each of 64 queries
+        mbarrier.expect(full, (q_desc.block_type.nbytes + 64 * 4) * 2)
+        load_box(q_desc, half_of(q_corner, step % 2, HALF, NUM_AXES), full, q_smem.index(stage))
+        load_box(lse_desc, corner, full, lse_smem.index(stage))
+        load_box(do_desc, half_of(do_corner, step % 2, HALF, NUM_AXES), full, do_smem.index(stage))
+        load_box(delta_desc, corner, full, delta_smem.index(stage))
 
 
 @gluon.jit
 def _compute(
     W: gl.constexpr, shared,
     D: gl.constexpr, BOX: gl.constexpr, HALF: gl.constexpr, NUM_AXES: gl.constexpr,
-    STAGES: gl.constexpr, ROWS: gl.constexpr, EARLY: gl.constexpr,
-    HELD: gl.constexpr, MERGED: gl.constexpr, DTYPE: gl.constexpr,
+    STAGES: gl.constexpr, DTYPE: gl.constexpr,
 ):  # fmt: skip
     descriptors, buffers, barriers, sizes, folds, scale = shared
     dk_desc, dv_desc = descriptors
     q_smem, k_smem, v_smem, do_smem, lse_smem, delta_smem = buffers
-    own_full, q_full, q_empty, do_full, do_empty = barriers
+    own_full, q_full, q_empty = barriers
     num_kv_heads, _group, counts, _seen, _per_tile = sizes
     dk_fold, dv_fold = folds
-    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     DK_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     DS_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, DK_LAYOUT, 2)
     S_COLUMNS: gl.constexpr = gl.SliceLayout(0, S_LAYOUT)
-    num_steps = _num_steps(gl.program_id(0), sizes, ROWS)
+    num_steps = _num_steps(gl.program_id(0), sizes)
     scale_log2 = scale * LOG2_E
-    zero = gl.zeros([64, ROWS], gl.float32, S_LAYOUT)
+    zero = gl.zeros([64, 64], gl.float32, S_LAYOUT)
     dk = gl.zeros([64, D], gl.float32, DK_LAYOUT)
     dv = gl.zeros([64, D], gl.float32, DK_LAYOUT)
     mbarrier.wait(own_full.index(W), 0)
     dk_box = k_smem.index(W).reshape([64, D])
     dv_box = v_smem.index(W).reshape([64, D])
-    if HELD:
+    # products read an operand faster from registers, which have room for this one at D = 64 only
+    if D == 64:
         k = dk_box.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
         v = dv_box.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
     else:
@@ -137,56 +122,41 @@ def _compute(
 
     stage = 0
     mbarrier.wait(q_full.index(0), 0)
-    q = q_smem.index(0).reshape([ROWS, D])
+    q = q_smem.index(0).reshape([64, D])
     s_token = warpgroup_mma(k, q.permute((1, 0)), zero, use_acc=False, is_async=True)
-    if not MERGED:
-        mbarrier.wait(do_full.index(0), 0)
-    do = do_smem.index(0).reshape([ROWS, D])
+    do = do_smem.index(0).reshape([64, D])
     dp_token = warpgroup_mma(v, do.permute((1, 0)), zero, use_acc=False, is_async=True)
-    lse = lse_smem.index(0).reshape([ROWS]).load(S_COLUMNS)
+    lse = lse_smem.index(0).reshape([64]).load(S_COLUMNS)
     s = warpgroup_mma_wait(1, deps=(s_token,))
     p = gl.exp2(s * scale_log2 - lse[None, :])
     p_half = gl.convert_layout(p.to(DTYPE), DS_LAYOUT)
     dv_token = warpgroup_mma(p_half, do, dv, is_async=True)
-    delta = delta_smem.index(0).reshape([ROWS]).load(S_COLUMNS)
+    delta = delta_smem.index(0).reshape([64]).load(S_COLUMNS)
     dp = warpgroup_mma_wait(1, deps=(dp_token,))
     ds = gl.convert_layout((p * (dp - delta[None, :])).to(DTYPE), DS_LAYOUT)
     dv = warpgroup_mma_wait(0, deps=(dv_token,))
-    if not MERGED:
-        mbarrier.arrive(do_empty.index(0), count=1)
     for step in range(1, num_steps):
         last_stage = stage
         stage = step % STAGES
         phase = (step // STAGES) & 1
         mbarrier.wait(q_full.index(stage), phase)
-        q = q_smem.index(stage).reshape([ROWS, D])
+        q = q_smem.index(stage).reshape([64, D])
         s_token = warpgroup_mma(k, q.permute((1, 0)), zero, use_acc=False, is_async=True)
-        last_q = q_smem.index(last_stage).reshape([ROWS, D])
+        last_q = q_smem.index(last_stage).reshape([64, D])
         dk_token = warpgroup_mma(ds, last_q, dk, is_async=True)
-        if EARLY:
-            dk, s = warpgroup_mma_wait(0, deps=(dk_token, s_token))
-            mbarrier.arrive(q_empty.index(last_stage), count=1)
-        if not MERGED:
-            mbarrier.wait(do_full.index(stage), phase)
-        do = do_smem.index(stage).reshape([ROWS, D])
+        dk, s = warpgroup_mma_wait(0, deps=(dk_token, s_token))
+        mbarrier.arrive(q_empty.index(last_stage), count=1)
+        do = do_smem.index(stage).reshape([64, D])
         dp_token = warpgroup_mma(v, do.permute((1, 0)), zero, use_acc=False, is_async=True)
-        lse = lse_smem.index(stage).reshape([ROWS]).load(S_COLUMNS)
-        if not EARLY:
-            s = warpgroup_mma_wait(2, deps=(s_token,))
+        lse = lse_smem.index(stage).reshape([64]).load(S_COLUMNS)
         p = gl.exp2(s * scale_log2 - lse[None, :])
         p_half = gl.convert_layout(p.to(DTYPE), DS_LAYOUT)
         dv_token = warpgroup_mma(p_half, do, dv, is_async=True)
-        delta = delta_smem.index(stage).reshape([ROWS]).load(S_COLUMNS)
-        if EARLY:
-            dp = warpgroup_mma_wait(1, deps=(dp_token,))
-        else:
-            dk, dp = warpgroup_mma_wait(1, deps=(dk_token, dp_token))
-            mbarrier.arrive(q_empty.index(last_stage), count=1)
+        delta = delta_smem.index(stage).reshape([64]).load(S_COLUMNS)
+        dp = warpgroup_mma_wait(1, deps=(dp_token,))
         ds = gl.convert_layout((p * (dp - delta[None, :])).to(DTYPE), DS_LAYOUT)
         dv = warpgroup_mma_wait(0, deps=(dv_token,))
-        if not MERGED:
-            mbarrier.arrive(do_empty.index(stage), count=1)
-    dk_token = warpgroup_mma(ds, q_smem.index(stage).reshape([ROWS, D]), dk, is_async=True)
+    dk_token = warpgroup_mma(ds, q_smem.index(stage).reshape([64, D]), dk, is_async=True)
     dv_box.store(dv.to(DTYPE))
     dk = warpgroup_mma_wait(0, deps=(dk_token,))
     dk_box.store((dk * scale).to(DTYPE))
@@ -210,10 +180,9 @@ def sliding_tile_hopper_bwd_dkdv_kernel(
     scale, num_kv_heads, group, counts, seen, per_tile,
     q_fold, k_fold, v_fold, do_fold, dk_fold, dv_fold,
     D: gl.constexpr, BOX: gl.constexpr, HALF: gl.constexpr, NUM_AXES: gl.constexpr,
-    STAGES: gl.constexpr, ROWS: gl.constexpr, EARLY: gl.constexpr,
-    HELD: gl.constexpr, MERGED: gl.constexpr,
+    STAGES: gl.constexpr,
 ):  # fmt: skip
-    """One program per key head and key box; ROWS queries, 64 or 128, per step.
+    """One program per key head and key box; 64 queries per step.
 
     Args:
         lse_desc, delta_desc: float32 ``[B * H, L]``, what the other kernel wrote.
@@ -226,24 +195,20 @@ def sliding_tile_hopper_bwd_dkdv_kernel(
     v_smem = gl.allocate_shared_memory(dtype, [2] + own_box, v_desc.layout)  # noqa: RUF005
     q_smem = gl.allocate_shared_memory(dtype, [STAGES] + query_box, q_desc.layout)  # noqa: RUF005
     do_smem = gl.allocate_shared_memory(dtype, [STAGES] + query_box, do_desc.layout)  # noqa: RUF005
-    lse_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, ROWS], lse_desc.layout)
-    delta_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, ROWS], delta_desc.layout)
+    lse_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 64], lse_desc.layout)
+    delta_smem = gl.allocate_shared_memory(gl.float32, [STAGES, 1, 64], delta_desc.layout)
     own_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     q_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     q_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    do_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    do_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for w in gl.static_range(2):
         mbarrier.init(own_full.index(w), count=1)
     for s in gl.static_range(STAGES):
         mbarrier.init(q_full.index(s), count=1)
-        mbarrier.init(do_full.index(s), count=1)
         mbarrier.init(q_empty.index(s), count=2)
-        mbarrier.init(do_empty.index(s), count=2)
     sizes = (num_kv_heads, group, counts, seen, per_tile)
     inputs = (q_desc, k_desc, v_desc, do_desc, lse_desc, delta_desc)
     buffers = (q_smem, k_smem, v_smem, do_smem, lse_smem, delta_smem)
-    barriers = (own_full, q_full, q_empty, do_full, do_empty)
+    barriers = (own_full, q_full, q_empty)
     folds = (q_fold, k_fold, v_fold, do_fold)
     outputs = (dk_desc, dv_desc)
     out_folds = (dk_fold, dv_fold)
@@ -251,12 +216,9 @@ def sliding_tile_hopper_bwd_dkdv_kernel(
     # fmt: off
     gl.warp_specialize(
         [
-            (_compute, (0, shared, D, BOX, HALF, NUM_AXES, STAGES, ROWS, EARLY, HELD, MERGED,
-                        dtype)),
-            (_compute, (1, shared, D, BOX, HALF, NUM_AXES, STAGES, ROWS, EARLY, HELD, MERGED,
-                        dtype)),
-            (_load, (inputs, buffers, barriers, sizes, folds, BOX, HALF, NUM_AXES, STAGES, ROWS,
-                     MERGED)),
+            (_compute, (0, shared, D, BOX, HALF, NUM_AXES, STAGES, dtype)),
+            (_compute, (1, shared, D, BOX, HALF, NUM_AXES, STAGES, dtype)),
+            (_load, (inputs, buffers, barriers, sizes, folds, BOX, HALF, NUM_AXES, STAGES)),
         ],
         [4, 1],
         [240, 24],

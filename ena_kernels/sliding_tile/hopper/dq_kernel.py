@@ -37,11 +37,10 @@ LOG2_E = gl.constexpr(1.4426950408889634)
 def _load(
     descriptors, buffers, barriers, sizes, folds,
     BOX: gl.constexpr, HALF: gl.constexpr, NUM_AXES: gl.constexpr, STAGES: gl.constexpr,
-    ROWS: gl.constexpr, MERGED: gl.constexpr,
 ):  # fmt: skip
     q_desc, k_desc, v_desc, o_desc, do_desc = descriptors
     q_smem, k_smem, v_smem, o_smem, do_smem = buffers
-    own_full, o_full, k_full, k_empty, v_full, v_empty = barriers
+    own_full, o_full, kv_full, kv_empty = barriers
     num_heads, group, counts, seen, per_tile = sizes
     q_fold, k_fold, v_fold, o_fold, do_fold = folds
     batch, head, box_0, box_1, box_2 = unit_of(gl.program_id(0), counts, num_heads)
@@ -60,8 +59,8 @@ def _load(
     step = 0
     load_seen_keys(
         step, batch, head // group, box_0, box_1, box_2, (k_desc, v_desc), (k_smem, v_smem),
-        (k_full, k_empty, v_full, v_empty), (k_fold, v_fold), counts, seen, per_tile,
-        BOX, HALF, NUM_AXES, STAGES, ROWS, MERGED,
+        (kv_full, kv_empty, kv_full, kv_empty), (k_fold, v_fold), counts, seen, per_tile,
+        BOX, HALF, NUM_AXES, STAGES, 64, True,
     )  # fmt: skip
 
 
@@ -69,16 +68,14 @@ def _load(
 def _compute(
     W: gl.constexpr, shared,
     D: gl.constexpr, BOX: gl.constexpr, HALF: gl.constexpr, HALF_BOX: gl.constexpr,
-    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, ROWS: gl.constexpr, HELD: gl.constexpr,
-    MERGED: gl.constexpr, HAS_DLSE: gl.constexpr,
-    DTYPE: gl.constexpr,
+    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, HAS_DLSE: gl.constexpr, DTYPE: gl.constexpr,
 ):  # fmt: skip
     dq_desc, floats, buffers, barriers, sizes, dq_fold, sides, scale = shared
     lse_ptr, dlse_ptr, base_2_lse_ptr, delta_ptr = floats
     q_smem, k_smem, v_smem, o_smem, do_smem = buffers
-    own_full, o_full, k_full, k_empty, v_full, v_empty = barriers
+    own_full, o_full, kv_full, kv_empty = barriers
     num_heads, _group, counts, seen, _per_tile = sizes
-    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     DQ_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
     DS_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, DQ_LAYOUT, 2)
     S_ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
@@ -94,24 +91,23 @@ def _compute(
     mbarrier.wait(own_full.index(W), 0)
     do_box = do_smem.index(W).reshape([64, D])
     o_box = o_smem.index(W).reshape([64, D])
-    if HELD:
+    # products read an operand faster from registers, which have room for this one at D = 64 only
+    if D == 64:
         q = q_smem.index(W).reshape([64, D]).load(gl.DotOperandLayout(0, S_LAYOUT, 2))
         do = do_box.load(gl.DotOperandLayout(0, S_LAYOUT, 2))
     else:
         q = q_smem.index(W).reshape([64, D])
         do = do_box
-    zero = gl.zeros([64, ROWS], gl.float32, S_LAYOUT)
+    zero = gl.zeros([64, 64], gl.float32, S_LAYOUT)
     dq = gl.zeros([64, D], gl.float32, DQ_LAYOUT)
     scale_log2 = scale * LOG2_E
 
     stage = 0
     phase = 0
-    mbarrier.wait(k_full.index(0), 0)
-    k = k_smem.index(0).reshape([ROWS, D])
+    mbarrier.wait(kv_full.index(0), 0)
+    k = k_smem.index(0).reshape([64, D])
     s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
-    if not MERGED:
-        mbarrier.wait(v_full.index(0), 0)
-    v = v_smem.index(0).reshape([ROWS, D])
+    v = v_smem.index(0).reshape([64, D])
     dp_token = warpgroup_mma(do, v.permute((1, 0)), zero, use_acc=False, is_async=True)
     mbarrier.wait(o_full.index(W), 0)
     # delta is computed while the first two products run
@@ -124,30 +120,24 @@ def _compute(
     s = warpgroup_mma_wait(1, deps=(s_token,))
     p = gl.exp2(s * scale_log2 - lse[:, None])
     dp = warpgroup_mma_wait(0, deps=(dp_token,))
-    if not MERGED:
-        mbarrier.arrive(v_empty.index(0), count=1)
     ds = gl.convert_layout((p * (dp - delta[:, None])).to(DTYPE), DS_LAYOUT)
-    for step in range(1, seen[0] * seen[1] * seen[2] * (128 // ROWS)):
+    for step in range(1, seen[0] * seen[1] * seen[2] * 2):
         last_stage = stage
         stage = step % STAGES
         phase = (step // STAGES) & 1
-        mbarrier.wait(k_full.index(stage), phase)
-        k = k_smem.index(stage).reshape([ROWS, D])
+        mbarrier.wait(kv_full.index(stage), phase)
+        k = k_smem.index(stage).reshape([64, D])
         s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
-        last_k = k_smem.index(last_stage).reshape([ROWS, D])
+        last_k = k_smem.index(last_stage).reshape([64, D])
         dq_token = warpgroup_mma(ds, last_k, dq, is_async=True)
-        if not MERGED:
-            mbarrier.wait(v_full.index(stage), phase)
-        v = v_smem.index(stage).reshape([ROWS, D])
+        v = v_smem.index(stage).reshape([64, D])
         dp_token = warpgroup_mma(do, v.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(2, deps=(s_token,))
         p = gl.exp2(s * scale_log2 - lse[:, None])
         dq, dp = warpgroup_mma_wait(0, deps=(dq_token, dp_token))
-        mbarrier.arrive(k_empty.index(last_stage), count=1)
-        if not MERGED:
-            mbarrier.arrive(v_empty.index(stage), count=1)
+        mbarrier.arrive(kv_empty.index(last_stage), count=1)
         ds = gl.convert_layout((p * (dp - delta[:, None])).to(DTYPE), DS_LAYOUT)
-    dq_token = warpgroup_mma(ds, k_smem.index(stage).reshape([ROWS, D]), dq, is_async=True)
+    dq_token = warpgroup_mma(ds, k_smem.index(stage).reshape([64, D]), dq, is_async=True)
     dq = warpgroup_mma_wait(0, deps=(dq_token,))
     o_box.store((dq * scale).to(DTYPE))
     fence_async_shared()
@@ -168,10 +158,9 @@ def sliding_tile_hopper_bwd_dq_kernel(
     counts, seen, per_tile, sides,
     q_fold, k_fold, v_fold, o_fold, do_fold, dq_fold,
     D: gl.constexpr, BOX: gl.constexpr, HALF: gl.constexpr, HALF_BOX: gl.constexpr,
-    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, ROWS: gl.constexpr, HELD: gl.constexpr,
-    MERGED: gl.constexpr, HAS_DLSE: gl.constexpr,
+    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, HAS_DLSE: gl.constexpr,
 ):  # fmt: skip
-    """One program per query head and query box; ROWS keys, 64 or 128, per step.
+    """One program per query head and query box; 64 keys per step.
 
     Args:
         lse_ptr, dlse_ptr: float32 ``[B, H, L]``, natural units, in the order of the tokens.
@@ -188,34 +177,27 @@ def sliding_tile_hopper_bwd_dq_kernel(
     v_smem = gl.allocate_shared_memory(dtype, [STAGES] + key_box, v_desc.layout)  # noqa: RUF005
     own_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     o_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
-    v_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    kv_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    kv_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for w in gl.static_range(2):
         mbarrier.init(own_full.index(w), count=1)
         mbarrier.init(o_full.index(w), count=1)
     for s in gl.static_range(STAGES):
-        mbarrier.init(k_full.index(s), count=1)
-        mbarrier.init(v_full.index(s), count=1)
-        mbarrier.init(k_empty.index(s), count=2)
-        mbarrier.init(v_empty.index(s), count=2)
+        mbarrier.init(kv_full.index(s), count=1)
+        mbarrier.init(kv_empty.index(s), count=2)
     sizes = (num_heads, group, counts, seen, per_tile)
     inputs = (q_desc, k_desc, v_desc, o_desc, do_desc)
     buffers = (q_smem, k_smem, v_smem, o_smem, do_smem)
-    barriers = (own_full, o_full, k_full, k_empty, v_full, v_empty)
+    barriers = (own_full, o_full, kv_full, kv_empty)
     folds = (q_fold, k_fold, v_fold, o_fold, do_fold)
     floats = (lse_ptr, dlse_ptr, base_2_lse_ptr, delta_ptr)
     shared = (dq_desc, floats, buffers, barriers, sizes, dq_fold, sides, scale)
     # fmt: off
     gl.warp_specialize(
         [
-            (_compute, (0, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, ROWS, HELD, MERGED,
-                        HAS_DLSE, dtype)),
-            (_compute, (1, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, ROWS, HELD, MERGED,
-                        HAS_DLSE, dtype)),
-            (_load, (inputs, buffers, barriers, sizes, folds, BOX, HALF, NUM_AXES, STAGES, ROWS,
-                     MERGED)),
+            (_compute, (0, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, HAS_DLSE, dtype)),
+            (_compute, (1, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, HAS_DLSE, dtype)),
+            (_load, (inputs, buffers, barriers, sizes, folds, BOX, HALF, NUM_AXES, STAGES)),
         ],
         [4, 1],
         [240, 24],

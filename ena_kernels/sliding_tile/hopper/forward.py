@@ -2,27 +2,15 @@
 
 import math
 from functools import cache
-from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ena_kernels.canvas import Shape
-from ena_kernels.sliding_tile.hopper.boxes import BOX_TOKENS, boxes, fold, view
+from ena_kernels.sliding_tile.hopper.boxes import boxes, fold, view
 
-
-class Config(NamedTuple):
-    """Stages of K and V, keys per step, whether the warpgroups take turns at the tensor cores,
-    whether Q is held in registers."""
-
-    stages: int
-    rows: int
-    in_turn: bool = False
-    held: bool = False
-
-
-# by D
-CONFIGS = {64: Config(2, 128), 128: Config(2, 128)}
+# of K and V: boxes of 128 tokens
+STAGES = 2
 
 
 def forward(
@@ -44,10 +32,6 @@ def forward(
         out: ``[B, H, L, D]``, stored as ``[B, L, H, D]``.
         lse: float32 ``[B, H, L]``, natural logarithm, in the order of the tokens.
     """
-    return _launch(CONFIGS[q.shape[3]], q, k, v, canvas, tile, window, scale, order)
-
-
-def _launch(config, q, k, v, canvas, tile, window, scale, order):
     from ena_kernels.sliding_tile.hopper.forward_kernel import sliding_tile_hopper_fwd_kernel
 
     B, H, L, D = q.shape
@@ -55,12 +39,11 @@ def _launch(config, q, k, v, canvas, tile, window, scale, order):
     out = q.new_empty(B, L, H, D).transpose(1, 2)
     lse = q.new_empty(B, H, L, dtype=torch.float32)
     first = cut.sides[0]
-    streamed = cut.box if config.rows == BOX_TOKENS else cut.half_box
     num_units = B * H * math.prod(cut.counts)
     sliding_tile_hopper_fwd_kernel[(min(num_units, _num_multiprocessors(q.device)),)](
         view(q, cut.sides, cut.half_box),
-        view(k, cut.sides, streamed),
-        view(v, cut.sides, streamed),
+        view(k, cut.sides, cut.box),
+        view(v, cut.sides, cut.box),
         view(out, cut.sides, cut.half_box),
         lse,
         scale * math.log2(math.e),
@@ -80,10 +63,7 @@ def _launch(config, q, k, v, canvas, tile, window, scale, order):
         HALF=cut.half,
         HALF_BOX=cut.half_box,
         NUM_AXES=len(cut.sides),
-        STAGES=config.stages,
-        ROWS=config.rows,
-        IN_TURN=config.in_turn,
-        HELD=config.held,
+        STAGES=STAGES,
         FLIPPED=scale < 0,
         num_warps=4,
     )

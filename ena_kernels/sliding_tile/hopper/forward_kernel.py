@@ -2,9 +2,10 @@
 
 One program per multiprocessor takes every num_programs-th (head, query box):
 
-    loader:        Q of the next unit while the last one ends; then K, V of every box seen
-    warpgroup w:   64 of the 128 queries: S(j+1) = Q K^T is issued, then O += P(j) V(j); the softmax
-                   of j+1 runs under that second product; O leaves by TMA under the next unit
+    loader:        Q of the next unit while this one runs; then K, V of every box seen
+    warpgroup w:   64 of the 128 queries, from registers: S(j+1) = Q K^T is issued, then
+                   O += P(j) V(j); the softmax of j+1 runs under that second product; O leaves by
+                   TMA under the next unit
 
 The tensor memory accelerator (TMA) moves boxes. Kept in shared memory: 64 KiB of Q and O and
 STAGES * 64 KiB of K and V at D = 128, bfloat16.
@@ -45,7 +46,6 @@ def _top(s, scale_log2, FLIPPED: gl.constexpr):
 def _load(
     descriptors, buffers, barriers, sizes, folds,
     BOX: gl.constexpr, HALF: gl.constexpr, NUM_AXES: gl.constexpr, STAGES: gl.constexpr,
-    ROWS: gl.constexpr,
 ):  # fmt: skip
     q_desc, k_desc, v_desc = descriptors
     q_smem, k_smem, v_smem = buffers
@@ -65,7 +65,7 @@ def _load(
         step = load_seen_keys(
             step, batch, head // group, box_0, box_1, box_2, (k_desc, v_desc), (k_smem, v_smem),
             (k_full, k_empty, v_full, v_empty), (k_fold, v_fold), counts, seen, per_tile,
-            BOX, HALF, NUM_AXES, STAGES, ROWS, False,
+            BOX, HALF, NUM_AXES, STAGES, 128, False,
         )  # fmt: skip
         num_done += 1  # noqa: SIM113
 
@@ -74,37 +74,32 @@ def _load(
 def _compute(
     W: gl.constexpr, shared,
     D: gl.constexpr, BOX: gl.constexpr, HALF: gl.constexpr, HALF_BOX: gl.constexpr,
-    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, ROWS: gl.constexpr, IN_TURN: gl.constexpr,
-    HELD: gl.constexpr, FLIPPED: gl.constexpr,
-    DTYPE: gl.constexpr,
+    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, FLIPPED: gl.constexpr, DTYPE: gl.constexpr,
 ):  # fmt: skip
-    o_desc, lse_ptr, buffers, barriers, turns, sizes, o_fold, sides, scale_log2 = shared
+    o_desc, lse_ptr, buffers, barriers, sizes, o_fold, sides, scale_log2 = shared
     q_smem, k_smem, v_smem, o_smem = buffers
     q_full, q_empty, k_full, k_empty, v_full, v_empty = barriers
     num_units, num_heads, _group, counts, seen, _per_tile = sizes
-    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, ROWS, 16])
+    S_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 128, 16])
     O_LAYOUT: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, D, 16])
+    Q_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, S_LAYOUT, 2)
     P_LAYOUT: gl.constexpr = gl.DotOperandLayout(0, O_LAYOUT, 2)
     S_ROWS: gl.constexpr = gl.SliceLayout(1, S_LAYOUT)
     O_ROWS: gl.constexpr = gl.SliceLayout(1, O_LAYOUT)
-    num_seen = seen[0] * seen[1] * seen[2] * (128 // ROWS)
+    num_seen = seen[0] * seen[1] * seen[2]
     num_tokens = counts[0] * counts[1] * counts[2] * 128
     o_box = o_smem.index(W)
-    zero = gl.zeros([64, ROWS], gl.float32, S_LAYOUT)
+    zero = gl.zeros([64, 128], gl.float32, S_LAYOUT)
     step = 0
     num_done = 0
-    passed = 0
     for unit in range(gl.program_id(0), num_units, gl.num_programs(0)):
         mbarrier.wait(q_full.index(W), num_done & 1)
-        if HELD:
-            q = q_smem.index(W).reshape([64, D]).load(gl.DotOperandLayout(0, S_LAYOUT, 2))
-            mbarrier.arrive(q_empty.index(W), count=1)
-        else:
-            q = q_smem.index(W).reshape([64, D])
+        q = q_smem.index(W).reshape([64, D]).load(Q_LAYOUT)
+        mbarrier.arrive(q_empty.index(W), count=1)
         stage = step % STAGES
         phase = (step // STAGES) & 1
         mbarrier.wait(k_full.index(stage), phase)
-        k = k_smem.index(stage).reshape([ROWS, D])
+        k = k_smem.index(stage).reshape([128, D])
         s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
         s = warpgroup_mma_wait(0, deps=(s_token,))
         mbarrier.arrive(k_empty.index(stage), count=1)
@@ -120,16 +115,11 @@ def _compute(
             stage = step % STAGES
             phase = (step // STAGES) & 1
             mbarrier.wait(k_full.index(stage), phase)
-            if IN_TURN:
-                mbarrier.wait(turns.index(W), (passed & 1) ^ (1 - W))
-            k = k_smem.index(stage).reshape([ROWS, D])
+            k = k_smem.index(stage).reshape([128, D])
             s_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
             mbarrier.wait(v_full.index(last_stage), last_phase)
-            v = v_smem.index(last_stage).reshape([ROWS, D])
+            v = v_smem.index(last_stage).reshape([128, D])
             o_token = warpgroup_mma(p, v, o, is_async=True)
-            if IN_TURN:
-                mbarrier.arrive(turns.index(1 - W), count=1)
-                passed += 1
             s = warpgroup_mma_wait(1, deps=(s_token,))
             mbarrier.arrive(k_empty.index(stage), count=1)
             new_m = gl.maximum(m, _top(s, scale_log2, FLIPPED))
@@ -141,10 +131,8 @@ def _compute(
             mbarrier.arrive(v_empty.index(last_stage), count=1)
             o = o * gl.convert_layout(shrink, O_ROWS)[:, None]
             p = gl.convert_layout(p_next.to(DTYPE), P_LAYOUT)
-        if not HELD:
-            mbarrier.arrive(q_empty.index(W), count=1)
         mbarrier.wait(v_full.index(stage), phase)
-        v = v_smem.index(stage).reshape([ROWS, D])
+        v = v_smem.index(stage).reshape([128, D])
         o_token = warpgroup_mma(p, v, o, is_async=True)
         batch, head, box_0, box_1, box_2 = unit_of(unit, counts, num_heads)
         row = gl.arange(0, 64, layout=S_ROWS)
@@ -176,15 +164,13 @@ def sliding_tile_hopper_fwd_kernel(
     counts, seen, per_tile, sides,
     q_fold, k_fold, v_fold, o_fold,
     D: gl.constexpr, BOX: gl.constexpr, HALF: gl.constexpr, HALF_BOX: gl.constexpr,
-    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, ROWS: gl.constexpr, IN_TURN: gl.constexpr,
-    HELD: gl.constexpr, FLIPPED: gl.constexpr,
+    NUM_AXES: gl.constexpr, STAGES: gl.constexpr, FLIPPED: gl.constexpr,
 ):  # fmt: skip
     """One program per multiprocessor.
 
     Args:
         lse_ptr: float32 ``[B, H, L]``. scale_log2: score multiplier times log2(e).
-        num_units: B * H * boxes. group: query heads per key head. IN_TURN: the warpgroups take
-        turns at the tensor cores.
+        num_units: B * H * boxes. group: query heads per key head.
         The others: as in `addresses`.
     """
     q_box: gl.constexpr = q_desc.block_type.shape
@@ -196,7 +182,6 @@ def sliding_tile_hopper_fwd_kernel(
     v_smem = gl.allocate_shared_memory(dtype, [STAGES] + k_box, v_desc.layout)  # noqa: RUF005
     q_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     q_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    turns = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     k_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     k_empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     v_full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
@@ -204,7 +189,6 @@ def sliding_tile_hopper_fwd_kernel(
     for w in gl.static_range(2):
         mbarrier.init(q_full.index(w), count=1)
         mbarrier.init(q_empty.index(w), count=1)
-        mbarrier.init(turns.index(w), count=1)
     for s in gl.static_range(STAGES):
         mbarrier.init(k_full.index(s), count=1)
         mbarrier.init(v_full.index(s), count=1)
@@ -216,16 +200,13 @@ def sliding_tile_hopper_fwd_kernel(
     inputs = (q_desc, k_desc, v_desc)
     input_buffers = (q_smem, k_smem, v_smem)
     folds = (q_fold, k_fold, v_fold)
-    shared = (o_desc, lse_ptr, buffers, barriers, turns, sizes, o_fold, sides, scale_log2)
+    shared = (o_desc, lse_ptr, buffers, barriers, sizes, o_fold, sides, scale_log2)
     # fmt: off
     gl.warp_specialize(
         [
-            (_compute, (0, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, ROWS, IN_TURN, HELD,
-                        FLIPPED, dtype)),
-            (_compute, (1, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, ROWS, IN_TURN, HELD,
-                        FLIPPED, dtype)),
-            (_load, (inputs, input_buffers, barriers, sizes, folds, BOX, HALF, NUM_AXES, STAGES,
-                     ROWS)),
+            (_compute, (0, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, FLIPPED, dtype)),
+            (_compute, (1, shared, D, BOX, HALF, HALF_BOX, NUM_AXES, STAGES, FLIPPED, dtype)),
+            (_load, (inputs, input_buffers, barriers, sizes, folds, BOX, HALF, NUM_AXES, STAGES)),
         ],
         [4, 1],
         [240, 24],
