@@ -7,7 +7,8 @@ from itertools import pairwise
 from typing import Any
 
 from bench import cost
-from bench.case import parse_shape
+from bench.case import Shape, parse_shape
+from ena_kernels.canvas import attended_fraction
 from reports import scaling
 from reports.claim import Where
 from reports.claim_readings import (
@@ -28,6 +29,7 @@ from reports.claim_readings import (
     timed,
 )
 from reports.exponents import line
+from reports.token_windows import token_wise_waste
 
 Record = dict[str, Any]
 
@@ -282,26 +284,43 @@ def _doubling(cases: Sequence[Record], where: Where) -> list[Reading]:
     return [reading(b, *time_ratio(b, a), behind=[a]) for a, b in doubled]
 
 
-def _waste(cases: Sequence[Record], where: Where, *, aligned: bool) -> list[Reading]:
-    """Exact, from the geometry: no time enters."""
-    found: dict[tuple[Any, ...], Reading] = {}
+def _geometries(
+    cases: Sequence[Record], where: Where, waste: Callable[[Shape, Shape, Shape], float | None]
+) -> list[Reading]:
+    """One exact reading for each canvas, tile and window that leaves out something."""
+    found: dict[tuple[Shape, ...], Reading] = {}
     for case in cases:
-        if not (allows(where, case) and case["tile"] and case["window"] and case["sparsity"]):
-            continue
-        canvas, tile, window = (parse_shape(case[n]) for n in ("canvas", "tile", "window"))
-        if (math.prod(tile) % cost.FLEX_BLOCK == 0) == aligned:
-            visited = cost.visited_fraction(canvas, tile, window, cost.FLEX_BLOCK)
-            own = reading(case, visited / (1.0 - case["sparsity"]))
-            found.setdefault((canvas, tile, window), replace(own, case_ids=()))
+        if allows(where, case) and case["tile"] and case["window"] and case["sparsity"]:
+            shapes = tuple(parse_shape(case[n]) for n in ("canvas", "tile", "window"))
+            value = None if shapes in found else waste(*shapes)
+            if value is not None:
+                found[shapes] = replace(reading(case, value), case_ids=())
     return list(found.values())
 
 
+def _touched_waste(canvas: Shape, tile: Shape, window: Shape) -> float:
+    visited = cost.visited_fraction(canvas, tile, window, cost.FLEX_BLOCK)
+    return visited / float(attended_fraction(canvas, tile, window))
+
+
+def _is_aligned(tile: Shape) -> bool:
+    return math.prod(tile) % cost.FLEX_BLOCK == 0
+
+
 def _aligned_waste(cases: Sequence[Record], where: Where) -> list[Reading]:
-    return _waste(cases, where, aligned=True)
+    return _geometries(
+        cases, where, lambda c, t, w: _touched_waste(c, t, w) if _is_aligned(t) else None
+    )
 
 
 def _unaligned_waste(cases: Sequence[Record], where: Where) -> list[Reading]:
-    return _waste(cases, where, aligned=False)
+    return _geometries(
+        cases, where, lambda c, t, w: None if _is_aligned(t) else _touched_waste(c, t, w)
+    )
+
+
+def _token_wise_waste(cases: Sequence[Record], where: Where) -> list[Reading]:
+    return _geometries(cases, where, token_wise_waste)
 
 
 QUANTITIES: dict[str, Callable[[Sequence[Record], Where], list[Reading]]] = {
@@ -325,4 +344,5 @@ QUANTITIES: dict[str, Callable[[Sequence[Record], Where], list[Reading]]] = {
     "doubling": _doubling,
     "aligned_waste": _aligned_waste,
     "unaligned_waste": _unaligned_waste,
+    "token_wise_waste": _token_wise_waste,
 }

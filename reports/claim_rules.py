@@ -174,7 +174,17 @@ _ENA_CLAIMS: tuple[Claim, ...] = (
         source=ENA_SOURCE,
         quotation="Unlike naive SWA implementations that suffer from poor hardware utilization due "
         "to 'mixed blocks' in attention maps, STA shifts its window tile-by-tile.",
-        untested="no contender slides its window token by token",
+        checks=(
+            Check(
+                text="windows that slide by tokens: pairs in touched tiles over attended",
+                quantity="token_wise_waste",
+                where=Where(contenders=("sliding_tile", "ena"), ndims=(2, 3)),
+                low=1.3,
+                needs=_CANVASES,
+            ),
+        ),
+        aspect="pairs, not time",
+        untested="no contender slides its window token by token, so no times are compared",
     ),
     Claim(
         name="E8",

@@ -204,10 +204,10 @@ _PRINCIPLES = (
     "Readings are ratios of medians, or exponents. The interval of a reading is the widest that",
     "the 95% intervals of its medians allow; it counts for or against a claim only if the whole of",
     "it lies on one side of the bounds. A median of fewer than 6 samples counts as known to 5% at",
-    "best; differences of less than 3% do not count as faster or slower. Of several implementations",
-    "of one thing the fastest counts. Nothing is compared across machines, commits or versions of",
-    "libraries. A verdict holds for the machine and the implementations that were measured; what",
-    "makes it doubtful is said with it.",
+    "best; differences of less than 3% do not count as faster or slower. Of several",
+    "implementations of one thing the fastest counts. Nothing is compared across machines, commits",
+    "or versions of libraries. A verdict holds for the machine and the implementations that were",
+    "measured; what makes it doubtful is said with it.",
 )
 
 

@@ -165,6 +165,12 @@ def eights(s, *, aligned=0.3, waste=True, modes=MODES):
     return found + (s.waste() if waste else [])
 
 
+def windows(s, plane, volume):
+    """Windows of Sliding Tile Attention on 128x128 and 16x32x32 tokens: of a plane, a volume."""
+    found = s.tiles(0.3, window=plane)
+    return found + (s.tiles(0.3, ndims=(3,), tile="4x4x8", window=volume) if volume else [])
+
+
 HUGE = {"sparsity_target": 0.995, "sparsity": 0.995, "lengths": (262144,)}
 STUDIES = {
     ("E1", CONFIRMED): lambda s: s.curve(2.0) + s.both(1.0, 0.5),
@@ -189,6 +195,10 @@ STUDIES = {
     ("E6", REFUTED): lambda s: s.single_passes(1.4) + s.learnable(3.0),
     ("E6", MIXED): lambda s: s.single_passes(1.05) + s.learnable(3.0),
     ("E6", NOT_TESTED): lambda s: s.single_passes(1.05, SINGLE_PASS[:-1]) + s.learnable(2.0),
+    ("E7", CONFIRMED): lambda s: windows(s, "24x48", "8x16x16"),
+    ("E7", REFUTED): lambda s: windows(s, "120x120", "32x28x32"),
+    ("E7", MIXED): lambda s: windows(s, "120x120", "8x16x16"),
+    ("E7", NOT_TESTED): lambda s: windows(s, "24x48", None),
     ("E8", CONFIRMED): lambda s: eights(s),
     ("E8", REFUTED): lambda s: s.dense() + s.tiles(0.9, tile=None, window=None),
     ("E8", MIXED): lambda s: eights(s, aligned=0.9),
