@@ -80,13 +80,6 @@ def position_table(
         return positions.to(torch.int32).contiguous()
 
 
-def random_positions(order: Tensor) -> Tensor:
-    """The inverse of one permutation per sample, int64 ``[B, L]``, as int32."""
-    place = torch.arange(order.shape[1], device=order.device, dtype=torch.int32)
-    inverse = torch.empty_like(order, dtype=torch.int32)
-    return inverse.scatter_(1, order, place.expand_as(order))
-
-
 def random_order(
     batch: int,
     seq_len: int,

@@ -20,7 +20,7 @@ from torch import Tensor
 
 from ena_kernels.operands import dense, require_kernels
 from ena_kernels.scans.catalog import scan_passes
-from ena_kernels.scans.orders import Shape, position_table, random_positions
+from ena_kernels.scans.orders import Shape, position_table
 
 # Legend: B batch, p passes, R rows of W channels in each sample and pass; a row is VECS vectors of
 # VEC channels.
@@ -165,7 +165,11 @@ def _spread_op(x, order, scan, canvas, layer, heads):
     require_kernels(x)
     p = scan_passes(scan)
     y = x.new_empty(p * x.shape[0], *x.shape[1:])
-    _launch(scan_spread_kernel, dense(x), y, order, scan, canvas, layer, heads)
+    if order is None:
+        _launch(scan_spread_kernel, dense(x), y, None, scan, canvas, layer, heads)
+    else:
+        # an order says where the rows of y stand in x: the other kernel, the other way round
+        _launch(scan_collect_kernel, y, dense(x), order, scan, canvas, layer, heads)
     return y
 
 
@@ -173,7 +177,10 @@ def _collect_op(y, order, scan, canvas, layer, heads):
     require_kernels(y)
     p = scan_passes(scan)
     x = y.new_empty(y.shape[0] // p, *y.shape[1:])
-    _launch(scan_collect_kernel, x, dense(y), order, scan, canvas, layer, heads)
+    if order is None:
+        _launch(scan_collect_kernel, x, dense(y), None, scan, canvas, layer, heads)
+    else:
+        _launch(scan_spread_kernel, dense(y), x, order, scan, canvas, layer, heads)
     return x
 
 
@@ -185,7 +192,7 @@ def _launch(kernel, x, y, order, scan, canvas, layer, heads):
     p, R, W = scan_passes(scan), L * heads, C // heads
     readings, position, position_batch = _readings(scan, layer), x, 0
     if order is not None:
-        position, position_batch = random_positions(order), L
+        position, position_batch = order.contiguous(), L
     elif readings is None:
         position = position_table(scan, tuple(canvas), layer, heads, x.device)
     y_batch, y_copy = (1, B) if scan == "bi" else (p, 1)
