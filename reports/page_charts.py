@@ -173,8 +173,8 @@ def _components(cases: Sequence[Record], styles: Styles) -> Iterator[Chart]:
         parts.COMPONENTS,
         name="components",
         title="shares of time",
-        caption="What a profiled call spends its time on.",
-        y=Axis(title="share of the time", format="duration", scale="linear"),
+        caption="What a profiled call spends its time on, in shares.",
+        y=Axis(title="time of a call", format="duration", scale="linear"),
     )
 
 
@@ -184,8 +184,8 @@ def _memory(cases: Sequence[Record], styles: Styles) -> Iterator[Chart]:
         parts.MEMORY,
         name="memory-split",
         title="shares of memory",
-        caption="What holds the memory at the peak of a call.",
-        y=Axis(title="share of the peak memory", format="memory", scale="linear"),
+        caption="What holds the memory at the peak of a call, in shares.",
+        y=Axis(title="peak memory", format="memory", scale="linear"),
     )
 
 

@@ -145,7 +145,7 @@ const explorer = {
   /** A button per line that shows and hides it; the signs of failures. */
   legend(view) {
     const host = document.getElementById("legend");
-    host.replaceChildren(...view.lines.map((line, index) => legendButton(line, index)));
+    host.replaceChildren(...view.lines.map((line, index) => legendButton(line, index, view.hasBars)));
     if (view.lines.length > 2) host.append(allOrNone(view.lines));
     for (const status of view.failures) {
       host.append(element("span", { class: "key", text: `${FAILURE_SIGNS[status]} ${data.failures[status]}` }));
@@ -178,13 +178,13 @@ function settingChoice(settings) {
   return element("label", { class: "choice setting" }, element("span", { text: "Setting" }), select);
 }
 
-function legendButton(line, index) {
+function legendButton(line, index, hasBar) {
   const isOn = !explorer.hidden.has(line.name);
   const id = `line-${index}`;
   const button = element(
     "button",
     { type: "button", id, "aria-pressed": String(isOn) },
-    swatch(line),
+    swatch(line, hasBar),
     element("span", { text: line.name }),
   );
   button.addEventListener("click", () => {

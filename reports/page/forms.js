@@ -30,11 +30,15 @@ function pointLines(chart, line, [x, y, low, high, more]) {
   const write = format[chart.y.format];
   const interval = low === null || high === null || low === high ? "" : ` (${write(low)} to ${write(high)})`;
   return [
-    element("p", { class: "name" }, swatch(line), element("span", { text: line.name, "data-say": "" })),
+    element("p", { class: "name" }, swatch(line, hasBars(chart)), element("span", { text: line.name, "data-say": "" })),
     element("p", { class: "place", text: `${chart.panel}, ${format[chart.x.format](x)} ${unitOf(chart.x)}` }),
     element("p", { class: "chosen", text: `${chart.y.title}: ${write(y)}${interval}` }),
     ...(more ? [element("p", { class: "place", text: more })] : []),
   ];
+}
+
+function hasBars(chart) {
+  return chart.form === "bars" || chart.form === "stack";
 }
 
 function unitOf(axis) {

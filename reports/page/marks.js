@@ -26,14 +26,16 @@ function marker(name, radius, attributes) {
   return drawn("path", { d: path, ...attributes });
 }
 
-/** How a series looks in a legend: a piece of its line with its marker. */
-function swatch(line) {
-  return drawn(
-    "svg",
-    { viewBox: "0 0 34 14", width: 34, height: 14, "aria-hidden": "true", class: `c${line.colour}` },
-    drawn("path", { d: "M1 7H33", class: "line", "stroke-dasharray": dashes(line) }),
-    marker(line.marker, 4, { transform: "translate(17 7)", class: "point" }),
-  );
+/** How a series looks in a legend: a piece of its line with its marker, or of its bar. */
+function swatch(line, isBar = false) {
+  const parts = isBar
+    ? [drawn("path", { d: "M10 1H24V13H10Z", class: "bar" })]
+    : [
+      drawn("path", { d: "M1 7H33", class: "line", "stroke-dasharray": dashes(line) }),
+      marker(line.marker, 4, { transform: "translate(17 7)", class: "point" }),
+    ];
+  const size = { viewBox: "0 0 34 14", width: 34, height: 14 };
+  return drawn("svg", { ...size, "aria-hidden": "true", class: `c${line.colour}` }, ...parts);
 }
 
 function dashes(line) {

@@ -1,5 +1,5 @@
 // What the explorer shows of a quantity over the length, and of a further chart.
-// A view: { lines, failures, panels: [{ title, draw }], caption, notes, numbers }.
+// A view: { lines, hasBars, failures, panels: [{ title, draw }], caption, notes, numbers }.
 
 function quantityView(quantity, dimensions) {
   const inView = explorer.cases()
@@ -27,6 +27,7 @@ function quantityView(quantity, dimensions) {
     }));
   return {
     lines: distinct(inView.map((record) => record.line)).map((line) => series[line]),
+    hasBars: false,
     failures: distinct(inView.map((record) => record.status)).filter((status) => status in FAILURE_SIGNS),
     panels,
     caption: `${quantity.axis} over sequence length`,
@@ -47,6 +48,7 @@ function formView(name, dimensions) {
   const isCells = charts[0].form === "cells";
   return {
     lines: isCells ? [] : [...looks.values()],
+    hasBars: hasBars(charts[0]),
     failures: [],
     panels: shared.xs.length
       ? charts.map((chart) => ({
