@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 
+from bench.recorded_noise import recorded
 from reports import change_points
 
 
@@ -36,6 +37,29 @@ def test_unchanged_histories_are_left_alone(kind):
         any(change_points.find(_made(100 + seed, kind=kind), seed=seed)) for seed in range(30)
     )
     assert marked <= 5
+
+
+def _recorded_runs(noise, seed, *, number=8, runs=14):
+    """Histories as a machine would make them: one visit to each case in each run."""
+    model, rng = recorded(noise), np.random.default_rng(seed)
+    cases = model.cases(rng, number)
+    values = np.empty((number, runs))
+    for run in range(runs):
+        for visit in model.visits(rng, cases, 1):
+            values[int(visit.case), run] = np.median(visit.samples_ms)
+    return values
+
+
+@pytest.mark.parametrize(("noise", "factor"), [("h200", 1.05), ("cpu", 1.4)])
+def test_a_change_is_found_in_noise_that_was_recorded(noise, factor):
+    marked = 0
+    for seed in range(6):
+        values = _recorded_runs(noise, seed)
+        marked += any(change_points.find(values.tolist(), seed=seed))
+        values[0, 8:] *= factor
+        found = change_points.find(values.tolist(), seed=seed)[0]
+        assert min(abs(c.index - 8) for c in found) <= 1
+    assert marked <= 1
 
 
 def test_a_clear_change_is_found_where_it_is():
