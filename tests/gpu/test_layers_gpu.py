@@ -3,7 +3,8 @@
 import pytest
 import torch
 
-from bench.fingerprint import take
+from bench.contenders import registry
+from bench.fingerprint import missing, take
 from ena_kernels.components import LayerNorm, MLPLinear
 from ena_kernels.layers import DeltaNet
 from ena_kernels.models import build
@@ -99,7 +100,9 @@ def test_the_kernels_around_a_recurrence_are_tritons(recur, scan):
     fast, _ = pair("linear", "layer", torch.bfloat16, recur=recur, scan=scan, depth=1)
     x = torch.randn(1, 24 * 48, 96, device="cuda", dtype=torch.bfloat16, requires_grad=True)
     fast(x)
-    ran = set(take(lambda: fast(x).sum().backward(), "cuda").kernels)
+    found = take(lambda: fast(x).sum().backward(), "cuda")
+    assert missing(found, registry()["layer", "linear", recur].expected_kernels("cuda")) == []
+    ran = set(found.kernels)
     moved = {"scan_spread_kernel", "scan_collect_kernel"} if scan == "cross" else set()
     ours = {f"{name}_{way}_kernel" for name in ("short_conv", "norm") for way in ("fwd", "bwd")}
     assert ours | moved <= ran
