@@ -142,7 +142,8 @@ class Row:
     kernel_fingerprint: str | None = column("hash of the kernel names")
     component_ms: str | None = column(
         "time of each component in that call, JSON: its kernels (CPU: its operators, which the"
-        " profiler slows); `other` are residual additions and the optimizer",
+        " profiler slows, in the fastest of up to three calls); `other` are residual additions and"
+        " the optimizer",
         unit="ms",
     )
     autotune: str | None = column("launch configurations that autotuners chose, JSON")

@@ -95,7 +95,7 @@ def _draw_series(
     xs, ys = [a.intensity for a in own], [a.tflops_per_s for a in own]
     panel.plot(xs, ys, color=style.colour, linewidth=0.9, alpha=0.6, zorder=2.5)
     for a in own:
-        grown = lengths.index(a.seq_len) / max(len(lengths) - 1, 1)
+        grown = lengths.index(a.seq_len) / (len(lengths) - 1) if len(lengths) > 1 else 1.0
         panel.plot(
             [a.intensity],
             [a.tflops_per_s],

@@ -91,6 +91,8 @@ def _draw_bars(
                 textcoords="offset points",
                 ha="center",
                 va="bottom",
+                zorder=5,
+                bbox={"facecolor": theme.PAPER, "edgecolor": "none", "pad": 0.4, "alpha": 0.85},
                 **theme.text_style(theme.SMALL_PT, theme.MUTED),
             )
 

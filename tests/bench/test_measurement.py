@@ -10,7 +10,7 @@ import pytest
 import torch
 from torch import nn
 
-from bench import contenders, machine, measurement
+from bench import contenders, fingerprint, machine, measurement
 from bench.case import Case
 from bench.contenders import Contender
 from bench.cost import cost
@@ -228,6 +228,29 @@ def test_the_time_of_a_layer_is_split_among_its_components(call):
     assert set(shares) == {*COMPONENTS, "other"}
     assert min(shares.values()) > 0
     assert list(shares.values()) == sorted(shares.values(), reverse=True)
+
+
+def test_of_profiled_calls_the_fastest_counts(call, monkeypatch):
+    times_us = iter([900.0, 300.0, 500.0])
+    real = fingerprint.take
+
+    def take(run, device, *, outside):
+        ran = real(run, device, outside=outside)
+        return replace(ran, component_us={"attention": next(times_us)})
+
+    monkeypatch.setattr(fingerprint, "take", take)
+    assert json.loads(call(ATTENTION).component_ms) == {"attention": 0.3}
+
+
+def test_a_slow_call_is_profiled_once(call, monkeypatch):
+    monkeypatch.setattr(measurement, "CHEAP_CHECK_S", -1.0)
+    calls = []
+    real = fingerprint.take
+    monkeypatch.setattr(
+        fingerprint, "take", lambda *args, **more: calls.append(args) or real(*args, **more)
+    )
+    call(ATTENTION)
+    assert len(calls) == 1
 
 
 def test_a_backward_alone_has_no_components(call):
