@@ -61,6 +61,7 @@ class Section:
     level: str
     mode: str
     part: Part
+    cases: list[Record]
     tables: list[tuple[str, tables.Table]]
     scalings: list[Scaling]
     notes: list[str]
@@ -153,6 +154,7 @@ def _sections(tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Section]:
             level=level,
             mode=mode,
             part=part,
+            cases=cases,
             tables=_tables(cases, lines),
             scalings=lines,
             notes=words.anchor_notes(cases),

@@ -12,7 +12,7 @@ from markupsafe import Markup
 from PIL import Image
 
 from bench import units
-from reports import claim_text, claims, frames, page_data
+from reports import claim_text, claims, page_data
 from reports.document import Document, Picture
 
 SCRIPTS = (
@@ -65,7 +65,7 @@ def _groups(document: Document) -> list[page_data.Group]:
             mode=section.mode,
             heading=section.part.heading,
             setting=section.part.setting,
-            cases=frames.records(section.part.frame),
+            cases=section.cases,
             styles=section.part.styles,
             scaling=section.scalings,
             notes=section.notes,

@@ -1,7 +1,8 @@
 """Writes a report: figures for papers, a page, and a Markdown file."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import pandas as pd
@@ -9,6 +10,9 @@ import pandas as pd
 from bench.errors import StorageError
 from reports import document, drawing, frames, html, markdown
 from reports.figures import FIGURES, FORMATS, FigureKind
+
+Found = tuple[FigureKind, document.Part, Callable[[], str]]
+"""A figure that is worth drawing, of what, and how to put it in words."""
 
 MAX_FIGURES = 36
 """More figures than a reader looks at would take minutes to draw; the page's charts show all."""
@@ -56,14 +60,15 @@ def _write(content: document.Document, folder: Path, max_figures: int) -> Paths:
     figures = folder / "figures"
     figures.mkdir(parents=True, exist_ok=True)
     found = list(_worth_drawing(content))
-    for part, kind in found[max_figures:]:
+    for kind, part, _ in found[max_figures:]:
         content.undrawn.append(f"{kind.title}: {part.heading}, {part.setting}")
     jobs = []
-    for part, kind in found[:max_figures]:
-        picture = _picture(part, kind, figures)
+    for kind, part, alt in found[:max_figures]:
+        picture = _picture(part, kind, alt(), figures)
         part.pictures.append(picture)
         jobs.append(drawing.Job(kind=kind, part=part, picture=picture))
     drawing.draw_all(jobs)
+    _remove_others(figures, jobs)
     paths = Paths(
         html=folder / "report.html",
         markdown=folder / "report.md",
@@ -74,19 +79,30 @@ def _write(content: document.Document, folder: Path, max_figures: int) -> Paths:
     return paths
 
 
-def _worth_drawing(content: document.Document) -> Iterator[tuple[document.Part, FigureKind]]:
+def _worth_drawing(content: document.Document) -> Iterator[Found]:
     for part in content.parts:
         cases = frames.records(part.frame)
-        yield from ((part, k) for k in FIGURES if k.scope == part.scope and k.is_worth(cases))
+        for kind in FIGURES:
+            if kind.scope == part.scope and kind.is_worth(cases):
+                yield kind, part, partial(kind.alt, cases)
 
 
-def _picture(part: document.Part, kind: FigureKind, folder: Path) -> document.Picture:
+def _remove_others(folder: Path, jobs: Sequence[drawing.Job]) -> None:
+    """Figures of an earlier report in the same place would be taken for figures of this one."""
+    drawn = {path for job in jobs for path in job.picture.files}
+    for path in folder.iterdir():
+        is_ours = any(path.name.startswith(f"{kind.name}-") for kind in FIGURES)
+        if is_ours and path.suffix.removeprefix(".") in FORMATS and path not in drawn:
+            path.unlink()
+
+
+def _picture(part: document.Part, kind: FigureKind, alt: str, folder: Path) -> document.Picture:
     name = f"{kind.name}-{part.anchor}"
     return document.Picture(
         name=name,
         title=kind.title,
         caption=kind.caption,
-        alt=kind.alt(frames.records(part.frame)),
+        alt=alt,
         is_interactive=kind.is_interactive,
         files=tuple(folder / f"{name}.{suffix}" for suffix in FORMATS),
     )

@@ -120,6 +120,33 @@ def test_figures_beyond_the_wanted_number_are_not_drawn_and_said(study, tmp_path
         assert "Speed-up: Layer, batch 1" in said
 
 
+def test_figures_of_an_earlier_report_do_not_stay_and_strangers_do(row, tmp_path):
+    figures_dir = tmp_path / "figures"
+    figures_dir.mkdir()
+    for name in ("latency-model.png", "mine.png", "latency-notes.txt"):
+        (figures_dir / name).write_text("earlier")
+    report.write_report(pd.DataFrame([row()]), tmp_path, title="A study")
+    left = {p.name for p in figures_dir.iterdir() if p.read_bytes() == b"earlier"}
+    assert left == {"mine.png", "latency-notes.txt"}
+
+
+def test_a_long_report_leaves_its_tables_to_the_page(study, tmp_path):
+    rows = pd.concat([study(batch=batch) for batch in range(1, 40)])
+    content = document.compose(rows, title="A study", problems=[])
+    text = markdown.page(content, folder=tmp_path)
+    assert len(text) <= markdown.COMMENT_LENGTH
+    assert "| 2-D" not in text
+    assert "they are in report.html" in text
+    assert "overtakes Transformer (sdpa_cudnn) at about 4k tokens" in text
+
+
+def test_what_runs_differ_in_beside_their_labels_is_said(study, written):
+    other = {"run_id": "later", "device_name": "NVIDIA H200", "device_id": "ef34"}
+    paths = written(pd.concat([study(), study(**other, torch="2.12.0")]))
+    for text in (_page(paths).text, paths.markdown.read_text(encoding="utf-8")):
+        assert re.search(r"The runs also differ in torch: 2\.11\.0 .*2\.12\.0", text)
+
+
 def test_the_page_needs_no_network(study_paths):
     page = _page(study_paths)
     assert not {"link", "iframe", "object", "base"} & set(page.tags)

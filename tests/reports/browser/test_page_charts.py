@@ -101,8 +101,9 @@ def test_points_are_walked_by_keys_and_read_aloud(page):
     page.press("ARROW_UP")
     assert "32x64 canvas" in page.text("#spoken")
     assert page.text("#spoken") != before
+    assert len(page.all(".ring[visibility='visible']")) == 1
     page.press("ESCAPE")
-    assert page.all(".tooltip") == []
+    assert page.all(".tooltip, .ring[visibility='visible']") == []
 
 
 def test_a_failed_case_tells_why(page):
