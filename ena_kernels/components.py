@@ -13,7 +13,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from ena_kernels.attention.api import attention
-from ena_kernels.canvas import Shape
+from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.delta_rule.api import delta_rule
 from ena_kernels.norms import head_norm, layer_norm
 from ena_kernels.operands import DTYPES
@@ -42,6 +42,11 @@ def impl_beside(*mixers: str) -> str:
     """Implementation of norms and MLP in a stack of such mixers: PyTorch's if all are PyTorch's."""
     is_plain = {"eager", "reference"}.issuperset(mixers) or find_spec("triton") is None
     return "eager" if is_plain else "triton"
+
+
+def runs_triton(impl: str, x: Tensor) -> bool:
+    """Whether a module that exists on every device runs Triton's kernels on `x`."""
+    return impl == "triton" and x.is_cuda and x.dtype in DTYPES
 
 
 class Linear(nn.Linear):
@@ -78,7 +83,7 @@ class MLPLinear(Linear):
     def forward(self, x: Tensor) -> Tensor:
         """``[..., d_in]`` to ``[..., d_out]``."""
         is_half = x.dtype in HALF and x.dtype == self.weight.dtype
-        if self.impl == "triton" and x.is_cuda and is_half and torch.is_grad_enabled():
+        if runs_triton(self.impl, x) and is_half and torch.is_grad_enabled():
             return BiasedLinear.apply(x, self.weight, self.bias)
         return super().forward(x)
 
@@ -123,7 +128,7 @@ class LayerNorm(nn.LayerNorm):
 
     def forward(self, x: Tensor) -> Tensor:
         """``[..., model_dim]`` to the same."""
-        if self.impl == "triton" and x.is_cuda and x.dtype in DTYPES:
+        if runs_triton(self.impl, x):
             return layer_norm(x, self.weight, self.bias, eps=EPS, impl="triton")
         if x.is_cuda or x.dtype not in HALF:
             return super().forward(x)
@@ -255,22 +260,38 @@ class SlidingTileCore(nn.Module):
 
 
 class Tile(nn.Module):
-    """``[B, L, C]`` from raster order into tiled order."""
+    """``[B, L, C]`` from raster order into tiled order.
+
+    With `impl` "triton" it is a scan in an order of its own, where there are kernels for scans.
+    """
 
     component = "permutation"
 
-    def __init__(self, canvas: Shape, tile: Shape) -> None:
+    def __init__(self, canvas: Shape, tile: Shape, impl: str = "eager") -> None:
         super().__init__()
-        self.canvas, self.tile = canvas, tile
+        self.canvas, self.tile, self.impl = canvas, tile, impl
+        order = tile_tokens(torch.arange(num_tokens(canvas))[:, None], canvas, tile)
+        self.register_buffer("order", order.T, persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_scan(x):
+            return scan_split(x, **self._scan(x))
         return tile_tokens(x, self.canvas, self.tile)
+
+    def _is_scan(self, x: Tensor) -> bool:
+        return len(self.canvas) > 1 and runs_triton(self.impl, x)
+
+    def _scan(self, x: Tensor) -> dict:
+        order = self.order.expand(len(x), -1)
+        return {"scan": "random", "canvas": self.canvas, "order": order, "impl": "triton"}
 
 
 class Untile(Tile):
     """``[B, L, C]`` from tiled order back into raster order."""
 
     def forward(self, x: Tensor) -> Tensor:
+        if self._is_scan(x):
+            return scan_merge(x, **self._scan(x))
         return untile_tokens(x, self.canvas, self.tile)
 
 

@@ -26,6 +26,7 @@ from ena_kernels.components import (
     Tile,
     Untile,
     impl_around,
+    impl_beside,
 )
 from ena_kernels.delta_rule.api import delta_rule_step
 from ena_kernels.errors import ShapeError, UnsupportedError
@@ -201,12 +202,12 @@ class SlidingTileAttention(nn.Module):
             )
         geometry = {"canvas": canvas, "window": window, "tile": tile}
         self.permute = permute
-        self.tile = Tile(canvas, tile)
+        self.tile = Tile(canvas, tile, impl_beside(impl))
         self.qkv = Projection(model_dim, 3 * model_dim)
         order = "raster" if permute == "fused" else "tiled"
         self.attend = SlidingTileCore(heads, impl, **geometry, order=order)
         self.out = Projection(model_dim, model_dim)
-        self.untile = Untile(canvas, tile)
+        self.untile = Untile(canvas, tile, impl_beside(impl))
 
     def forward(self, x: Tensor) -> Tensor:
         """``[B, L, model_dim]`` in raster order to the same."""

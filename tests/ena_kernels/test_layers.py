@@ -205,6 +205,38 @@ def test_scan_convolution_and_norm_follow_the_recurrence(recurrence, around):
     assert set(parts) == {around}
 
 
+@pytest.fixture
+def kernels_everywhere(monkeypatch):
+    """Modules that run Triton's kernels on CUDA only run them here too."""
+    monkeypatch.setattr("ena_kernels.components.runs_triton", lambda impl, x: impl == "triton")
+
+
+@pytest.mark.parametrize("permute", ["io", "qkvo"])
+def test_a_block_computes_the_same_with_kernels_beside_its_mixer(permute, kernels_everywhere):
+    torch.manual_seed(0)
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    blocks = []
+    for impl in ("eager", "triton"):
+        block = Block(sliding_tile_layer(permute=permute), WIDTH, impl).to(device)
+        block.mixer.tile.impl = block.mixer.untile.impl = impl
+        blocks.append(block)
+    blocks[1].load_state_dict(blocks[0].state_dict())
+    x, gradient = torch.randn(2, 3, math.prod(CANVAS), WIDTH, device=device)
+    results = []
+    for block in blocks:
+        leaf = x.clone().requires_grad_()
+        y = block(leaf)
+        results.append((y, *torch.autograd.grad(y, (leaf, *block.parameters()), gradient)))
+    for expected, found in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_a_layer_of_kernels_moves_tokens_by_a_scan():
+    layers = {impl: sliding_tile_layer(impl=impl) for impl in ("eager", "triton", "flex")}
+    found = {impl: (layer.tile.impl, layer.untile.impl) for impl, layer in layers.items()}
+    assert found == {"eager": ("eager",) * 2, "triton": ("triton",) * 2, "flex": ("triton",) * 2}
+
+
 @pytest.mark.parametrize("has_gradient", [False, True])
 def test_a_layer_of_triton_kernels_decodes_token_by_token(has_gradient):
     torch.manual_seed(0)
