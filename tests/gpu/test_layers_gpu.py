@@ -5,7 +5,7 @@ import torch
 
 from bench.contenders import registry
 from bench.fingerprint import missing, take
-from ena_kernels.components import LayerNorm, MLPLinear
+from ena_kernels.components import LayerNorm, MLPLinear, Tile, Untile
 from ena_kernels.layers import DeltaNet
 from ena_kernels.models import build
 from ena_kernels.norms import head_norm, layer_norm
@@ -231,3 +231,15 @@ def test_heads_beyond_two_to_the_31_elements_are_normalised():
         results.append((y[-2:], dx[-2:]))
     for found, expected in zip(*results, strict=True):
         assert relative_error(found, expected.double()) < 4e-3
+
+
+@pytest.mark.parametrize(("canvas", "tile"), [((24, 48), (8, 16)), ((6, 10, 4), (3, 2, 4))])
+def test_tokens_move_into_tiled_order_bit_for_bit(canvas, tile):
+    L = torch.Size(canvas).numel()
+    x = torch.randn(2, L, 96, device="cuda", dtype=torch.bfloat16)
+    for kind in (Tile, Untile):
+        ours, eager = (kind(canvas, tile, impl).cuda() for impl in ("triton", "eager"))
+        found, expected = outcome(ours, x, x), outcome(eager, x, x)
+        assert torch.equal(found["y"], expected["y"])
+        assert torch.equal(found["x"], expected["x"])
+        assert not ours.state_dict()
