@@ -436,11 +436,12 @@ def test_a_step_of_an_impl_without_one_is_that_of_the_reference():
             assert torch.equal(x, y)
 
 
-def test_only_the_called_implementation_is_imported():
+def test_only_the_called_implementation_is_imported_and_no_compiler():
     code = (
         "import sys; from ena_kernels.delta_rule import api\n"
         "loaded = [m for m in api.IMPLS.values() if m in sys.modules]\n"
         "assert not loaded, loaded\n"
+        "assert 'torch._dynamo' not in sys.modules, 'the compiler, which takes seconds'\n"
     )
     subprocess.run([sys.executable, "-c", code], check=True)
 
