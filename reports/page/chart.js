@@ -7,7 +7,9 @@ function drawQuantity(host, panel) {
   const blank = blankPanel(host, panel.label);
   const { svg, area } = blank;
   const failed = failureRows(panel.cases);
-  const room = failed.length ? (1 + Math.max(...failed.map(({ row }) => row))) * FAILURE_ROW + 4 : 0;
+  const room = failed.length
+    ? (1 + Math.max(...failed.map(({ row }) => row))) * FAILURE_ROW + 4
+    : 0;
   const atTop = panel.quantity.is_worse_higher;
   const y = logScale(panel.limits, [
     area.bottom - (atTop ? 0 : room),
@@ -16,12 +18,14 @@ function drawQuantity(host, panel) {
   const x = lengthScale(panel.lengths, area);
   const [low, high] = panel.limits;
   const ticks = (panel.quantity.format === "memory" ? binaryTicks : decimalTicks)(low, high);
-  svg.append(axesOf(
-    blank,
-    lengthTicks(panel.lengths, mostTicks(blank)).map((tick) => [x(tick), format.tokens(tick)]),
-    ticks.map((tick) => [y(tick), trimmed(format[panel.quantity.format](tick))]),
-    "sequence length (tokens)",
-  ));
+  svg.append(
+    axesOf(
+      blank,
+      lengthTicks(panel.lengths, mostTicks(blank)).map((tick) => [x(tick), format.tokens(tick)]),
+      ticks.map((tick) => [y(tick), trimmed(format[panel.quantity.format](tick))]),
+      "sequence length (tokens)",
+    ),
+  );
   if (panel.quantity.has_anchor) svg.append(anchorLine(panel, x, y, area));
   const shifts = dodges(panel, area);
   const points = [];
@@ -38,13 +42,15 @@ function drawQuantity(host, panel) {
       y: atTop ? area.top + step : area.bottom - step,
     };
     points.push(at);
-    svg.append(drawn("text", {
-      x: at.x,
-      y: at.y + 4,
-      class: `sign c${series[record.line].colour}`,
-      text: FAILURE_SIGNS[record.status],
-      "data-status": record.status,
-    }));
+    svg.append(
+      drawn("text", {
+        x: at.x,
+        y: at.y + 4,
+        class: `sign c${series[record.line].colour}`,
+        text: FAILURE_SIGNS[record.status],
+        "data-status": record.status,
+      }),
+    );
   }
   listen(blank, points, ({ record }) => caseLines(record, series[record.line], panel.quantity));
 }
@@ -90,13 +96,15 @@ function anchorLine(panel, x, y, area) {
     const at = x(crossing.seq_len);
     const line = crossing.look;
     const ends = [crossing.lo, crossing.hi].map((end) => (end === null ? at : x(end)));
-    group.append(drawn(
-      "g",
-      { class: `crossing c${line.colour}` },
-      drawn("title", { text: crossingText(crossing) }),
-      drawn("path", { d: `M${ends[0]} ${y(1)}H${ends[1]}`, class: "extent" }),
-      drawn("path", { d: `M${at} ${y(1) - 9}V${y(1) + 9}`, class: "tick" }),
-    ));
+    group.append(
+      drawn(
+        "g",
+        { class: `crossing c${line.colour}` },
+        drawn("title", { text: crossingText(crossing) }),
+        drawn("path", { d: `M${ends[0]} ${y(1)}H${ends[1]}`, class: "extent" }),
+        drawn("path", { d: `M${at} ${y(1) - 9}V${y(1) + 9}`, class: "tick" }),
+      ),
+    );
   }
   return group;
 }
@@ -105,10 +113,15 @@ function anchorLine(panel, x, y, area) {
 function lineOf(line, own, quantity, place, y, points) {
   const group = drawn("g", { class: `series c${line.colour}`, "data-series": line.name });
   const known = own.filter((record) => record[`${quantity.name}:value`] !== null);
-  const at = (record) => (
-    { ...reached(record), x: place(record), y: y(record[`${quantity.name}:value`]) }
+  const at = (record) => ({
+    ...reached(record),
+    x: place(record),
+    y: y(record[`${quantity.name}:value`]),
+  });
+  const pieces = unbroken(
+    own.filter((record) => record.is_squarest),
+    quantity,
   );
-  const pieces = unbroken(own.filter((record) => record.is_squarest), quantity);
   for (const piece of pieces) {
     group.append(
       drawn("path", { d: bandPath(piece, quantity, place, y), class: "band" }),
@@ -122,10 +135,12 @@ function lineOf(line, own, quantity, place, y, points) {
   for (const record of known) {
     const point = at(record);
     points.push(point);
-    group.append(marker(line.marker, record.is_squarest ? 4.2 : 2.8, {
-      transform: `translate(${point.x.toFixed(1)} ${point.y.toFixed(1)})`,
-      class: record.is_squarest ? "point" : "point faint",
-    }));
+    group.append(
+      marker(line.marker, record.is_squarest ? 4.2 : 2.8, {
+        transform: `translate(${point.x.toFixed(1)} ${point.y.toFixed(1)})`,
+        class: record.is_squarest ? "point" : "point faint",
+      }),
+    );
   }
   return group;
 }
@@ -141,7 +156,8 @@ function unbroken(own, quantity) {
 }
 
 function bandPath(piece, quantity, place, y) {
-  const end = (record, name) => y(record[`${quantity.name}:${name}`] ?? record[`${quantity.name}:value`]);
+  const end = (record, name) =>
+    y(record[`${quantity.name}:${name}`] ?? record[`${quantity.name}:value`]);
   const upper = piece.map((record) => `${place(record)} ${end(record, "hi")}`);
   const lower = piece.map((record) => `${place(record)} ${end(record, "lo")}`).reverse();
   if (piece.length > 1) return `M${[...upper, ...lower].join("L")}Z`;

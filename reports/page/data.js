@@ -11,9 +11,10 @@ function unpacked(column, length) {
 
 /** Records from packed columns: an array of objects. */
 function records(table) {
-  const columns = Object.entries(table.columns).map(
-    ([name, column]) => [name, unpacked(column, table.length)],
-  );
+  const columns = Object.entries(table.columns).map(([name, column]) => [
+    name,
+    unpacked(column, table.length),
+  ]);
   return Array.from({ length: table.length }, (_, index) => {
     const record = {};
     for (const [name, values] of columns) record[name] = values[index];

@@ -37,6 +37,8 @@ function csvCell(value) {
 }
 
 function jsonText(some) {
-  const lines = some.map((row) => JSON.stringify(Object.fromEntries(COLUMNS.map((name) => [name, row[name]]))));
+  const lines = some.map((row) =>
+    JSON.stringify(Object.fromEntries(COLUMNS.map((name) => [name, row[name]]))),
+  );
   return `[\n${lines.join(",\n")}\n]\n`;
 }

@@ -26,9 +26,18 @@ const explorer = {
       if (!choices.includes(state[name])) [state[name]] = choices;
     };
     keep("level", distinct(groups.map((group) => group.level)));
-    keep("mode", distinct(groups.filter((group) => group.level === state.level).map((group) => group.mode)));
-    keep("setting", explorer.settings().map((group) => groups.indexOf(group)));
-    keep("shown", explorer.offers().map(([name]) => name));
+    keep(
+      "mode",
+      distinct(groups.filter((group) => group.level === state.level).map((group) => group.mode)),
+    );
+    keep(
+      "setting",
+      explorer.settings().map((group) => groups.indexOf(group)),
+    );
+    keep(
+      "shown",
+      explorer.offers().map(([name]) => name),
+    );
     keep("ndim", [ALL, ...explorer.dimensions()]);
   },
 
@@ -92,7 +101,10 @@ const explorer = {
       choice(
         "level",
         "Level",
-        distinct(groups.map((other) => other.level)).map((level) => [level, titleOf(level, "level")]),
+        distinct(groups.map((other) => other.level)).map((level) => [
+          level,
+          titleOf(level, "level"),
+        ]),
         state.level,
       ),
       choice(
@@ -127,28 +139,39 @@ const explorer = {
     tooltip.hide();
     const dimensions = explorer.shownDimensions();
     const quantity = explorer.quantity();
-    const view = quantity ? quantityView(quantity, dimensions) : formView(explorer.state.shown, dimensions);
+    const view = quantity
+      ? quantityView(quantity, dimensions)
+      : formView(explorer.state.shown, dimensions);
     explorer.legend(view);
     const host = document.getElementById("panels");
     const isEmpty = !view.panels.length;
-    const figures = view.panels.map(
-      ({ title }) => element("figure", { class: "panel" }, element("figcaption", { text: title })),
+    const figures = view.panels.map(({ title }) =>
+      element("figure", { class: "panel" }, element("figcaption", { text: title })),
     );
     host.classList.toggle("several", figures.length > 1);
     host.replaceChildren(...(isEmpty ? [element("p", { text: "No series is chosen." })] : figures));
     view.panels.forEach(({ draw }, index) => draw(figures[index]));
     document.getElementById("chart-axis").textContent = view.caption;
-    document.getElementById("chart-notes").replaceChildren(...view.notes.map((text) => element("li", { text })));
+    document
+      .getElementById("chart-notes")
+      .replaceChildren(...view.notes.map((text) => element("li", { text })));
     document.getElementById("numbers").replaceChildren(numbersTable(view.numbers));
   },
 
   /** A button per line that shows and hides it; the signs of failures. */
   legend(view) {
     const host = document.getElementById("legend");
-    host.replaceChildren(...view.lines.map((line, index) => legendButton(line, index, view.hasBars)));
+    host.replaceChildren(
+      ...view.lines.map((line, index) => legendButton(line, index, view.hasBars)),
+    );
     if (view.lines.length > 2) host.append(allOrNone(view.lines));
     for (const status of view.failures) {
-      host.append(element("span", { class: "key", text: `${FAILURE_SIGNS[status]} ${data.failures[status]}` }));
+      host.append(
+        element("span", {
+          class: "key",
+          text: `${FAILURE_SIGNS[status]} ${data.failures[status]}`,
+        }),
+      );
     }
   },
 };
@@ -175,7 +198,12 @@ function settingChoice(settings) {
   }
   select.value = String(explorer.state.setting);
   select.addEventListener("change", () => explorer.set("setting", Number(select.value)));
-  return element("label", { class: "choice setting" }, element("span", { text: "Setting" }), select);
+  return element(
+    "label",
+    { class: "choice setting" },
+    element("span", { text: "Setting" }),
+    select,
+  );
 }
 
 function legendButton(line, index, hasBar) {

@@ -2,9 +2,25 @@
 
 const NOT_AVAILABLE = "n/a";
 const TOKENS_PER_K = 1024;
-const DURATIONS_MS = [[1e3, "s"], [1, "ms"], [1e-3, "us"], [1e-6, "ns"]];
-const MEMORIES_MIB = [[1024 ** 2, "TiB"], [1024, "GiB"], [1, "MiB"], [1 / 1024, "KiB"]];
-const RATES = [[1e12, "T"], [1e9, "G"], [1e6, "M"], [1e3, "k"], [1, ""]];
+const DURATIONS_MS = [
+  [1e3, "s"],
+  [1, "ms"],
+  [1e-3, "us"],
+  [1e-6, "ns"],
+];
+const MEMORIES_MIB = [
+  [1024 ** 2, "TiB"],
+  [1024, "GiB"],
+  [1, "MiB"],
+  [1 / 1024, "KiB"],
+];
+const RATES = [
+  [1e12, "T"],
+  [1e9, "G"],
+  [1e6, "M"],
+  [1e3, "k"],
+  [1, ""],
+];
 
 const format = {
   significant(value, digits = 3) {
@@ -43,7 +59,10 @@ const format = {
   },
   tokens(value) {
     if (isMissing(value)) return NOT_AVAILABLE;
-    for (const [size, suffix] of [[TOKENS_PER_K ** 2, "M"], [TOKENS_PER_K, "k"]]) {
+    for (const [size, suffix] of [
+      [TOKENS_PER_K ** 2, "M"],
+      [TOKENS_PER_K, "k"],
+    ]) {
       if (value >= size) return fixedEven(value / size, 1).replace(/\.0$/, "") + suffix;
     }
     return String(wholeEven(value));

@@ -8,30 +8,36 @@ const STRONGEST = 55;
 function drawForm(host, chart, lines, shared) {
   const names = plural(lines.filter((line) => !line.is_reference).length, "line");
   const label = `${chart.title}, ${chart.panel}: ${chart.y.title} over ${chart.x.title}, ${names}.`;
-  const rows = chart.form === "cells" ? lines.length * CELL + 54 : null;
-  const blank = blankPanel(host, label, rows);
-  const points = { curves: drawCurves, bars: drawBars, stack: drawStack, cells: drawCells }[chart.form](
-    blank,
-    chart,
-    lines,
-    shared,
-  );
+  const height = chart.form === "cells" ? lines.length * CELL + 54 : null;
+  const blank = blankPanel(host, label, height);
+  const points = { curves: drawCurves, bars: drawBars, stack: drawStack, cells: drawCells }[
+    chart.form
+  ](blank, chart, lines, shared);
   listen(blank, points, (point) => pointLines(chart, point.of, point.value));
 }
 
 /** The values of x and the limits of y that panels side by side have in common. */
-function sharedScales(charts, isShown) {
-  const points = charts.flatMap((chart) => chart.lines.filter(isShown).flatMap((line) => line.points));
+function sharedScales(charts, isOn) {
+  const points = charts.flatMap((chart) => chart.lines.filter(isOn).flatMap((line) => line.points));
   const ys = points.flatMap(([, y, low, high]) => [y, low ?? y, high ?? y]);
   return { xs: distinct(points.map(([x]) => x)).sort((a, b) => a - b), ys };
 }
 
 function pointLines(chart, line, [x, y, low, high, more]) {
   const write = format[chart.y.format];
-  const interval = low === null || high === null || low === high ? "" : ` (${write(low)} to ${write(high)})`;
+  const interval =
+    low === null || high === null || low === high ? "" : ` (${write(low)} to ${write(high)})`;
   return [
-    element("p", { class: "name" }, swatch(line, hasBars(chart)), element("span", { text: line.name, "data-say": "" })),
-    element("p", { class: "place", text: `${chart.panel}, ${format[chart.x.format](x)} ${unitOf(chart.x)}` }),
+    element(
+      "p",
+      { class: "name" },
+      swatch(line, hasBars(chart)),
+      element("span", { text: line.name, "data-say": "" }),
+    ),
+    element("p", {
+      class: "place",
+      text: `${chart.panel}, ${format[chart.x.format](x)} ${unitOf(chart.x)}`,
+    }),
     element("p", { class: "chosen", text: `${chart.y.title}: ${write(y)}${interval}` }),
     ...(more ? [element("p", { class: "place", text: more })] : []),
   ];
@@ -52,23 +58,41 @@ function drawCurves(blank, chart, lines, shared) {
   const ends = [shared.xs[0], shared.xs[shared.xs.length - 1]];
   const isLog = chart.x.scale === "log";
   const inside = [area.left + 16, area.right - 16];
-  const x = isLog ? logScale(logLimits(ends, 0.02), inside) : linearScale([0, Math.max(ends[1], 1)], inside);
+  const x = isLog
+    ? logScale(logLimits(ends, 0.02), inside)
+    : linearScale([0, Math.max(ends[1], 1)], inside);
   const xTicks = isLog ? decimalTicks(ends[0], ends[1], mostTicks(blank)) : [0, 0.25, 0.5, 0.75, 1];
-  svg.append(axesOf(
-    blank,
-    xTicks.map((tick) => [x(tick), isLog ? trimmed(format[chart.x.format](tick)) : `${100 * tick}%`]),
-    decimalTicks(...limits).map((tick) => [y(tick), trimmed(format[chart.y.format](tick))]),
-    chart.x.title,
-  ));
+  svg.append(
+    axesOf(
+      blank,
+      xTicks.map((tick) => [
+        x(tick),
+        isLog ? trimmed(format[chart.x.format](tick)) : `${100 * tick}%`,
+      ]),
+      decimalTicks(...limits).map((tick) => [y(tick), trimmed(format[chart.y.format](tick))]),
+      chart.x.title,
+    ),
+  );
   const points = [];
   for (const line of lines) {
-    const at = line.points.map((value, step) => (
-      { x: x(value[0]), y: y(value[1]), value, of: line, line: line.name, step }
-    ));
+    const at = line.points.map((value, step) => ({
+      x: x(value[0]),
+      y: y(value[1]),
+      value,
+      of: line,
+      line: line.name,
+      step,
+    }));
     const path = `M${at.map((point) => `${point.x} ${point.y}`).join("L")}`;
     const kind = line.is_reference ? "line reference" : "line";
     const group = drawn("g", { class: `series c${line.colour}`, "data-series": line.name });
-    group.append(drawn("path", { d: path, class: kind, "stroke-dasharray": line.is_reference ? "5 4" : dashes(line) }));
+    group.append(
+      drawn("path", {
+        d: path,
+        class: kind,
+        "stroke-dasharray": line.is_reference ? "5 4" : dashes(line),
+      }),
+    );
     if (!line.is_reference) {
       const band = at.filter(({ value }) => value[2] !== null);
       if (band.length) {
@@ -76,9 +100,14 @@ function drawCurves(blank, chart, lines, shared) {
         const lower = band.map(({ x: place, value }) => `${place} ${y(value[2])}`).reverse();
         group.prepend(drawn("path", { d: `M${[...upper, ...lower].join("L")}Z`, class: "band" }));
       }
-      group.append(...at.map((point) => marker(line.marker, 4.2, {
-        transform: `translate(${point.x.toFixed(1)} ${point.y.toFixed(1)})`, class: "point",
-      })));
+      group.append(
+        ...at.map((point) =>
+          marker(line.marker, 4.2, {
+            transform: `translate(${point.x.toFixed(1)} ${point.y.toFixed(1)})`,
+            class: "point",
+          }),
+        ),
+      );
       points.push(...at);
     }
     svg.append(group);
@@ -98,7 +127,12 @@ function steps(blank, shared) {
 
 function boxed(line, value, left, right, top, bottom) {
   return {
-    x: (left + right) / 2, y: top, value, of: line, line: line.name, step: value[0],
+    x: (left + right) / 2,
+    y: top,
+    value,
+    of: line,
+    line: line.name,
+    step: value[0],
     box: { left, right, top, bottom },
   };
 }
@@ -108,7 +142,14 @@ function drawBars(blank, chart, lines, shared) {
   const top = Math.max(1, ...shared.ys) * 1.06;
   const y = linearScale([0, top], [area.bottom, area.top]);
   const { width, left, ticks } = steps(blank, shared);
-  svg.append(axesOf(blank, ticks, linearTicks(top).map((tick) => [y(tick), trimmed(format[chart.y.format](tick))]), chart.x.title));
+  svg.append(
+    axesOf(
+      blank,
+      ticks,
+      linearTicks(top).map((tick) => [y(tick), trimmed(format[chart.y.format](tick))]),
+      chart.x.title,
+    ),
+  );
   const one = (width * BAR_ROOM) / lines.length;
   const points = [];
   lines.forEach((line, index) => {
@@ -119,7 +160,9 @@ function drawBars(blank, chart, lines, shared) {
       points.push(point);
       group.append(drawn("path", { d: rectangle(point.box), class: "bar" }));
       if (value[2] !== null) {
-        group.append(drawn("path", { d: `M${point.x} ${y(value[2])}V${y(value[3])}`, class: "whisker" }));
+        group.append(
+          drawn("path", { d: `M${point.x} ${y(value[2])}V${y(value[3])}`, class: "whisker" }),
+        );
       }
     }
     svg.append(group);
@@ -133,7 +176,14 @@ function drawStack(blank, chart, lines, shared) {
   const { svg, area } = blank;
   const y = linearScale([0, 1], [area.bottom, area.top]);
   const { width, left, ticks } = steps(blank, shared);
-  svg.append(axesOf(blank, ticks, [0, 0.25, 0.5, 0.75, 1].map((tick) => [y(tick), `${100 * tick}%`]), chart.x.title));
+  svg.append(
+    axesOf(
+      blank,
+      ticks,
+      [0, 0.25, 0.5, 0.75, 1].map((tick) => [y(tick), `${100 * tick}%`]),
+      chart.x.title,
+    ),
+  );
   const totals = new Map();
   for (const line of chart.lines) {
     for (const [x, size] of line.points) totals.set(x, (totals.get(x) ?? 0) + size);
@@ -156,27 +206,51 @@ function drawStack(blank, chart, lines, shared) {
   return points;
 }
 
-/** A row for every line; blue cells are above 1, orange ones below, the number is written inside. */
+/** A row for every line; blue cells are above 1, orange ones below, their number is inside. */
 function drawCells(blank, chart, lines, shared) {
   const { svg, area } = blank;
   const { width, left, ticks } = steps(blank, shared);
   const top = (index) => area.top + index * CELL;
-  svg.append(axesOf(blank, ticks, lines.map((line, index) => [top(index) + CELL / 2, line.name]), chart.x.title));
+  svg.append(
+    axesOf(
+      blank,
+      ticks,
+      lines.map((line, index) => [top(index) + CELL / 2, line.name]),
+      chart.x.title,
+    ),
+  );
   const points = [];
   lines.forEach((line, index) => {
     for (const value of line.points) {
-      const point = boxed(line, value, left(value[0]), left(value[0]) + width, top(index), top(index) + CELL);
+      const point = boxed(
+        line,
+        value,
+        left(value[0]),
+        left(value[0]) + width,
+        top(index),
+        top(index) + CELL,
+      );
       points.push({ ...point, y: top(index) + CELL / 2 });
       const cell = drawn("path", { d: rectangle(point.box), class: "cell" });
       const strength = Math.min(Math.abs(Math.log2(value[1])) / 2, 1) * STRONGEST;
-      cell.style.fill = `color-mix(in srgb, var(--c${value[1] >= 1 ? 0 : 1}) ${strength.toFixed(0)}%, var(--paper))`;
+      const colour = `var(--c${value[1] >= 1 ? 0 : 1}) ${strength.toFixed(0)}%`;
+      cell.style.fill = `color-mix(in srgb, ${colour}, var(--paper))`;
       const text = value[1].toPrecision(2).replace(/e\+.*/, "");
-      svg.append(cell, drawn("text", { x: point.x, y: top(index) + CELL / 2 + 4, class: "inside", text: width > 24 ? text : "" }));
+      svg.append(
+        cell,
+        drawn("text", {
+          x: point.x,
+          y: top(index) + CELL / 2 + 4,
+          class: "inside",
+          text: width > 24 ? text : "",
+        }),
+      );
     }
   });
   return points;
 }
 
 function rectangle({ left, right, top, bottom }) {
-  return `M${left.toFixed(1)} ${top.toFixed(1)}H${right.toFixed(1)}V${bottom.toFixed(1)}H${left.toFixed(1)}Z`;
+  const [x0, x1, y0, y1] = [left, right, top, bottom].map((place) => place.toFixed(1));
+  return `M${x0} ${y0}H${x1}V${y1}H${x0}Z`;
 }

@@ -4,10 +4,13 @@
 function startTheme() {
   const root = document.documentElement;
   const button = document.getElementById("theme");
-  const isDark = () => (root.dataset.theme
-    ? root.dataset.theme === "dark"
-    : window.matchMedia("(prefers-color-scheme: dark)").matches);
-  const say = () => { button.textContent = isDark() ? "Light page" : "Dark page"; };
+  const isDark = () =>
+    root.dataset.theme
+      ? root.dataset.theme === "dark"
+      : window.matchMedia("(prefers-color-scheme: dark)").matches;
+  const say = () => {
+    button.textContent = isDark() ? "Light page" : "Dark page";
+  };
   button.addEventListener("click", () => {
     root.dataset.theme = isDark() ? "light" : "dark";
     say();

@@ -2,11 +2,13 @@
 
 const REACH = { mouse: 48, touch: 80 };
 const NARROW = 420;
+const HOW_TO_WALK =
+  "Arrow keys walk along a line and between lines; the same numbers are in the table below.";
 
 /** An empty drawing of the width of its host, with the area inside its axes. */
-function blankPanel(host, label, rows = null) {
+function blankPanel(host, label, fixedHeight = null) {
   const width = host.clientWidth;
-  const height = rows === null ? (width < NARROW ? 300 : 340) : rows;
+  const height = fixedHeight ?? (width < NARROW ? 300 : 340);
   const svg = drawn("svg", {
     viewBox: `0 0 ${width} ${height}`,
     width,
@@ -14,10 +16,16 @@ function blankPanel(host, label, rows = null) {
     tabindex: 0,
     role: "application",
     "aria-roledescription": "chart",
-    "aria-label": `${label} Arrow keys walk along a line and between lines; the same numbers are in the table below.`,
+    "aria-label": `${label} ${HOW_TO_WALK}`,
   });
   host.append(svg);
-  return { svg, host, width, height, area: { left: 62, right: width - 14, top: 10, bottom: height - 44 } };
+  return {
+    svg,
+    host,
+    width,
+    height,
+    area: { left: 62, right: width - 14, top: 10, bottom: height - 44 },
+  };
 }
 
 /** Grid and texts of both axes: ticks are pairs of a place and a text. */
@@ -37,7 +45,12 @@ function axesOf({ area }, xTicks, yTicks, xTitle) {
   }
   group.append(
     drawn("path", { d: `M${area.left} ${area.top}V${area.bottom}H${area.right}`, class: "frame" }),
-    drawn("text", { x: (area.left + area.right) / 2, y: area.bottom + 36, class: "middle title", text: xTitle }),
+    drawn("text", {
+      x: (area.left + area.right) / 2,
+      y: area.bottom + 36,
+      class: "middle title",
+      text: xTitle,
+    }),
   );
   return group;
 }

@@ -10,7 +10,7 @@ const DECIMAL_STEPS = [
 const MIN_FACTOR = 3;
 const MAX_TICKS = 8;
 
-/** Ends of a logarithmic axis around the values, with a margin, never so tight that noise looks large. */
+/** Ends of a logarithmic axis around the values, never so tight that noise looks large. */
 function logLimits(values, margin = 0.06) {
   const positive = values.filter((value) => value > 0);
   if (!positive.length) return [1, 10];
@@ -23,16 +23,10 @@ function logLimits(values, margin = 0.06) {
   return [Math.exp(low - pad), Math.exp(high + pad)];
 }
 
-/** Room of `share` of the new axis at one end. */
-function stretched([low, high], share, atTop) {
-  const room = (high / low) ** (share / (1 - share));
-  return atTop ? [low, high * room] : [low / room, high];
-}
-
 function decimalTicks(low, high, most = MAX_TICKS) {
   let ticks = [];
-  for (const steps of DECIMAL_STEPS) {
-    ticks = ticksWithin(low, high, 10, steps);
+  for (const factors of DECIMAL_STEPS) {
+    ticks = ticksWithin(low, high, 10, factors);
     if (ticks.length >= 5) break;
   }
   return thinned(ticks, most);
@@ -68,13 +62,13 @@ function linearScale([low, high], [from, to]) {
   return (value) => from + (value - low) * factor;
 }
 
-function ticksWithin(low, high, base, steps) {
+function ticksWithin(low, high, base, factors) {
   const first = Math.floor(Math.log(low) / Math.log(base));
   const last = Math.ceil(Math.log(high) / Math.log(base));
   const ticks = [];
   for (let power = first; power <= last; power += 1) {
-    for (const step of steps) {
-      const tick = step * base ** power;
+    for (const factor of factors) {
+      const tick = factor * base ** power;
       if (tick >= low * (1 - 1e-9) && tick <= high * (1 + 1e-9)) ticks.push(tick);
     }
   }
@@ -89,6 +83,8 @@ function thinned(ticks, most) {
 /** Four to eight round steps from 0 to the top. */
 function linearTicks(top) {
   const power = 10 ** Math.floor(Math.log10(top));
-  const step = [0.1, 0.2, 0.25, 0.5, 1, 2].map((part) => part * power).find((size) => top / size <= 6);
+  const step = [0.1, 0.2, 0.25, 0.5, 1, 2]
+    .map((part) => part * power)
+    .find((size) => top / size <= 6);
   return Array.from({ length: Math.floor(top / step) + 1 }, (_, index) => index * step);
 }

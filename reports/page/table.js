@@ -12,7 +12,9 @@ const table = {
 
   start() {
     if (!rows.length) return;
-    table.columns = data.shown.filter((shown) => distinct(rows.map((row) => row[shown.column])).length > 1);
+    table.columns = data.shown.filter(
+      (shown) => distinct(rows.map((row) => row[shown.column])).length > 1,
+    );
     if (!table.columns.length) table.columns = data.shown.slice(0, 7);
     table.sayConstants();
     table.filters();
@@ -22,17 +24,28 @@ const table = {
 
   /** Columns that are the same in all rows are said once, not shown. */
   sayConstants() {
-    const same = data.shown.filter((shown) => !table.columns.includes(shown) && rows[0][shown.column] !== null);
+    const same = data.shown.filter(
+      (shown) => !table.columns.includes(shown) && rows[0][shown.column] !== null,
+    );
     const texts = same.map((shown) => `${shown.title} ${cellText(rows[0], shown)}`);
     if (texts.length && rows.length > 1) {
-      document.getElementById("rows-same").textContent = `The same in every row: ${texts.join(", ")}.`;
+      document.getElementById("rows-same").textContent =
+        `The same in every row: ${texts.join(", ")}.`;
     }
   },
 
   filters() {
     const host = document.getElementById("filters");
-    const search = element("input", { type: "search", id: "filter-text", placeholder: "any text in a row" });
-    search.addEventListener("input", () => table.change(() => { table.text = search.value; }));
+    const search = element("input", {
+      type: "search",
+      id: "filter-text",
+      placeholder: "any text in a row",
+    });
+    search.addEventListener("input", () =>
+      table.change(() => {
+        table.text = search.value;
+      }),
+    );
     host.append(element("label", {}, element("span", { text: "Filter" }), search));
     for (const name of CHOICES) {
       const values = distinct(rows.map((row) => row[name])).filter((value) => value !== null);
@@ -50,17 +63,29 @@ const table = {
   },
 
   filter(name, values) {
-    const select = element("select", { id: `filter-${name}` }, element("option", { value: "", text: "all" }));
-    values.forEach((value, index) => select.append(element("option", { value: index, text: value })));
-    select.addEventListener("change", () => table.change(() => {
-      if (select.value === "") delete table.chosen[name];
-      else table.chosen[name] = values[Number(select.value)];
-    }));
+    const select = element(
+      "select",
+      { id: `filter-${name}` },
+      element("option", { value: "", text: "all" }),
+    );
+    values.forEach((value, index) =>
+      select.append(element("option", { value: index, text: value })),
+    );
+    select.addEventListener("change", () =>
+      table.change(() => {
+        if (select.value === "") delete table.chosen[name];
+        else table.chosen[name] = values[Number(select.value)];
+      }),
+    );
     return element("label", {}, element("span", { text: name }), select);
   },
 
   head() {
-    const line = element("tr", {}, element("td", {}, element("span", { class: "visually-hidden", text: "details" })));
+    const line = element(
+      "tr",
+      {},
+      element("td", {}, element("span", { class: "visually-hidden", text: "details" })),
+    );
     for (const shown of table.columns) {
       const button = element("button", { type: "button" }, element("span", { text: shown.title }));
       if (shown.unit) button.append(element("small", { text: shown.unit }));
@@ -75,7 +100,8 @@ const table = {
   sortBy(shown) {
     const { sort } = table;
     if (sort.column !== shown) table.sort = { column: shown, isDown: false };
-    else table.sort = sort.isDown ? { column: null, isDown: false } : { column: shown, isDown: true };
+    else
+      table.sort = sort.isDown ? { column: null, isDown: false } : { column: shown, isDown: true };
   },
 
   change(how) {
@@ -87,10 +113,11 @@ const table = {
   /** The rows that pass the filters, in the chosen order. */
   visible() {
     const words = table.text.toLowerCase().split(/\s+/).filter(Boolean);
-    const found = rows.filter((row) => (
-      Object.entries(table.chosen).every(([name, value]) => row[name] === value)
-      && (!words.length || words.every((word) => searched(row).includes(word)))
-    ));
+    const found = rows.filter(
+      (row) =>
+        Object.entries(table.chosen).every(([name, value]) => row[name] === value) &&
+        (!words.length || words.every((word) => searched(row).includes(word))),
+    );
     const { column, isDown } = table.sort;
     if (!column) return found;
     const sign = isDown ? -1 : 1;
@@ -107,7 +134,8 @@ const table = {
     const first = table.page * PAGE_ROWS;
     const shown = found.slice(first, first + PAGE_ROWS);
     document.getElementById("rows-body").replaceChildren(...shown.map((row) => table.line(row)));
-    const part = found.length > shown.length ? `, ${first + 1} to ${first + shown.length} shown` : "";
+    const part =
+      found.length > shown.length ? `, ${first + 1} to ${first + shown.length} shown` : "";
     document.getElementById("rows-count").textContent =
       `${plural(found.length, "row")} of ${format.count(rows.length)}${part}`;
     [...document.querySelectorAll("#rows-head th")].forEach((cell, index) => {
@@ -120,9 +148,18 @@ const table = {
 
   line(row) {
     const name = `Everything about ${row.case_path ?? row.series}`;
-    const button = element("button", { type: "button", class: "plain", "aria-label": name, text: "all" });
+    const button = element("button", {
+      type: "button",
+      class: "plain",
+      "aria-label": name,
+      text: "all",
+    });
     button.addEventListener("click", () => showRow(row));
-    const line = element("tr", { class: row.status === "ok" ? null : "bad" }, element("td", {}, button));
+    const line = element(
+      "tr",
+      { class: row.status === "ok" ? null : "bad" },
+      element("td", {}, button),
+    );
     for (const shown of table.columns) {
       const text = cellText(row, shown);
       const kind = isNumber(shown) ? "n" : "cut";
@@ -133,7 +170,9 @@ const table = {
 
   pager(pages) {
     const host = document.getElementById("pager");
-    const focused = host.contains(document.activeElement) ? document.activeElement.textContent : null;
+    const focused = host.contains(document.activeElement)
+      ? document.activeElement.textContent
+      : null;
     host.replaceChildren();
     host.hidden = pages < 2;
     const step = (text, to) => {

@@ -24,13 +24,20 @@ const tooltip = {
 };
 
 function spoken(node) {
-  return [...node.querySelectorAll("[data-say], dt, dd")].map((part) => part.textContent).join(" ")
-    || node.textContent;
+  return (
+    [...node.querySelectorAll("[data-say], dt, dd")].map((part) => part.textContent).join(" ") ||
+    node.textContent
+  );
 }
 
 /** The lines about a case, the chosen quantity first. */
 function caseLines(record, line, quantity) {
-  const name = element("p", { class: "name" }, swatch(line), element("span", { text: line.name, "data-say": "" }));
+  const name = element(
+    "p",
+    { class: "name" },
+    swatch(line),
+    element("span", { text: line.name, "data-say": "" }),
+  );
   const place = `${record.canvas} canvas, ${format.tokens(record.seq_len)} tokens`;
   const found = [name, element("p", { class: "place", text: place })];
   if (record.status !== "ok") {
@@ -44,7 +51,10 @@ function caseLines(record, line, quantity) {
     const text = quantityText(record, shown);
     if (text) {
       const marks = { class: shown === quantity ? "chosen" : null };
-      list.append(element("dt", { text: shown.title, ...marks }), element("dd", { text, ...marks }));
+      list.append(
+        element("dt", { text: shown.title, ...marks }),
+        element("dd", { text, ...marks }),
+      );
     }
   }
   found.push(list);
