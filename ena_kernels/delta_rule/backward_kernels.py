@@ -41,6 +41,9 @@ from ena_kernels.delta_rule.forward_kernels import (
     store_state,
 )
 
+# one machine code for all lengths and numbers of heads
+SIZES = ("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane")
+
 
 @triton.jit
 def store_rows(ptr, x, start, cols, stride, end, NUM_COLS: tl.constexpr):
@@ -51,7 +54,7 @@ def store_rows(ptr, x, start, cols, stride, end, NUM_COLS: tl.constexpr):
     tl.store(ptr + offs, x.to(ptr.dtype.element_ty), mask=mask)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def delta_rule_rebuild_kernel(
     k_ptr,
     v_ptr,
@@ -112,7 +115,7 @@ def delta_rule_rebuild_kernel(
         store_columns(y_ptr, y, rows, t, E, L, E)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=SIZES)
 def delta_rule_scan_kernel(
     q_ptr,
     k_ptr,
@@ -211,7 +214,7 @@ def delta_rule_scan_kernel(
         store_state(dinitial_ptr, grad, bh, rows, d, D, E)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=("H", "L", "num_chunks", "plane"))
 def delta_rule_token_kernel(
     q_ptr,
     k_ptr,
