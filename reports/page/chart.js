@@ -145,10 +145,11 @@ function lineOf(line, own, quantity, place, y, points) {
   return group;
 }
 
-/** Runs of neighbouring lengths that have a value: a line breaks where a case has none. */
+/** Runs of neighbouring lengths that have a value: a line breaks where a case has none.
+ * Cases come in the order of their lengths. */
 function unbroken(own, quantity) {
   const pieces = [[]];
-  for (const record of [...own].sort((a, b) => a.seq_len - b.seq_len)) {
+  for (const record of own) {
     if (record[`${quantity.name}:value`] !== null) pieces[pieces.length - 1].push(record);
     else pieces.push([]);
   }

@@ -113,11 +113,12 @@ def test_a_failed_case_tells_why(page):
     assert "\N{MULTIPLICATION SIGN} out of memory" in page.text("#legend")
 
 
-def test_a_finger_shows_a_tooltip_inside_the_screen(window, study_page):
+@pytest.mark.parametrize("place", ["start", "center"])
+def test_a_finger_shows_a_tooltip_inside_the_screen(window, study_page, place):
     window.open(study_page, size=(360, 740))
     window.choose("2-D")
     point = window.all(".panel .point")[4]
-    window.run("arguments[0].scrollIntoView({block: 'center'})", point)
+    window.run("arguments[0].scrollIntoView({block: arguments[1]})", point, place)
     frame = window.run(
         "(({x, y, width}) => [x + width / 2, y])(arguments[0].getBoundingClientRect())", point
     )
@@ -164,6 +165,29 @@ def test_the_numbers_of_a_chart_are_a_table_too(page):
     assert cells[1][0] == "2-D Transformer (sdpa_cudnn)"
     assert cells[1][3] == "2.00 ms (1.98 to 2.02)"
     assert cells[3][-1] == "out of memory"
+
+
+def test_the_squarest_canvas_is_on_the_line_and_others_are_faint(window, row, tmp_path, page_of):
+    rows = [row(canvas="32x64"), row(canvas="64x64"), row(canvas="16x256"), row(canvas="64x128")]
+    page = window.open(page_of(rows, tmp_path, title="Shapes"))
+    (path,) = [e.get_attribute("d") for e in page.all(".series .line")]
+    assert path.count("L") == 2
+    assert len(page.all(".series .point")) == 4
+    page.hover(".series .faint")
+    assert "16x256 canvas, 4k tokens" in page.text(".tooltip")
+
+
+def test_a_line_breaks_where_a_case_failed(window, row, tmp_path, page_of):
+    rows = [
+        row(canvas="32x64"),
+        row(canvas="64x64", status="timeout", reason="9 s"),
+        row(canvas="64x128"),
+        row(canvas="128x128"),
+    ]
+    page = window.open(page_of(rows, tmp_path, title="A gap"))
+    pieces = [e.get_attribute("d").count("L") for e in page.all(".series .line")]
+    assert pieces == [0, 1]
+    assert [e.text for e in page.all(".sign")] == ["T"]
 
 
 def test_levels_and_settings_are_switched(window, study, tmp_path, page_of):

@@ -108,6 +108,9 @@ def test_pages_are_turned_and_keep_the_focus(page):
     assert "51 to 100 shown" in page.text("#rows-count")
     page.press("ENTER")
     assert "101 to 128 shown" in page.text("#rows-count")
+    _sort(page, "latency").click()
+    assert "1 to 50 shown" in page.text("#rows-count")
+    page.click("#pager button:nth-of-type(4)")
     assert [e.is_enabled() for e in page.all("#pager button")] == [True, True, False, False]
 
 
