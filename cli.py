@@ -94,6 +94,26 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    default=Path("history"),
+    help="Directory for the pages.",
+)
+@json_option
+def history(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
+    """Draw every case over many runs, with changes marked: history.html and history.md."""
+    from bench.results import load
+    from reports import history_page
+
+    rows, problems = load(list(runs))
+    written = history_page.write(rows, out, problems=problems)
+    click.echo(json.dumps(written.document) if as_json else written.screen)
+
+
+@main.command()
+@click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @json_option
 def claims(runs: tuple[Path, ...], as_json: bool) -> None:
     """Hold the claims about ENA against runs: confirmed, refuted, mixed or not tested."""

@@ -33,6 +33,7 @@ GRID = (
 OPTIONS = {
     "run": f"{GRID} budget dry-run fresh-workers json out report resume rounds",
     "report": "out",
+    "history": "json out",
     "verify": f"{GRID} json",
     "profile": f"{GRID} json out",
     "list": f"{GRID} json",
@@ -307,7 +308,15 @@ def test_an_exported_run_reads_back_as_the_same_rows(finished, folder):
     assert len(exported) == 2
 
 
-@pytest.mark.parametrize("command", [["report"], ["export", "-o", "out.parquet"]])
+def test_a_history_is_drawn_from_runs(finished, folder):
+    done = ena_bench("history", finished[1], "-o", folder / "history")
+    assert done.exit_code == 0
+    assert f"history  {folder / 'history' / 'history.html'}" in done.stdout
+    names = {path.name for path in (folder / "history").iterdir()}
+    assert {"history.html", "history.md"} <= names
+
+
+@pytest.mark.parametrize("command", [["report"], ["history"], ["export", "-o", "out.parquet"]])
 def test_what_is_no_run_is_refused(command, tmp_path):
     done = ena_bench(*command, tmp_path / "nowhere")
     assert done.exit_code == 1
