@@ -50,6 +50,19 @@ def test_boxes_in_a_window_are_the_tokens_of_the_visible_tiles(canvas, tile, win
         assert sorted(flat[1:]) == visible[flat[0]].tolist()
 
 
+@pytest.mark.parametrize("per_tile", [1, 3])
+@pytest.mark.parametrize("num_tiles", [1, 2, 5, 6])
+def test_query_boxes_that_see_a_key_box_are_an_interval(num_tiles, per_tile):
+    from ena_kernels.sliding_tile.hopper.addresses import seeing
+
+    for num_seen in range(1, num_tiles + 1):
+        visible = visible_tiles((num_tiles,), (1,), (num_seen,)).tolist()
+        for box in range(num_tiles * per_tile):
+            queries = [i for i, keys in enumerate(visible) if box // per_tile in keys]
+            first, count = seeing.fn(box, num_tiles * per_tile, num_seen * per_tile, per_tile)
+            assert (first, count) == (queries[0] * per_tile, len(queries) * per_tile)
+
+
 def test_boxes_of_the_tiled_order_follow_each_other():
     cut = boxes((64, 96), (16, 32), (32, 96), "tiled")
     assert cut.sides == (64 * 96,)
