@@ -1,11 +1,16 @@
-"""Draws the figures of a report into files, in several processes where there are many."""
+"""Draws the figures of a report into files, with the help of processes where there are many.
+
+A process is a plain interpreter that gets its share through a pipe. It does not import the main
+module, as those of `multiprocessing` do: whoever writes a report from a script without a main guard
+would find the script run again.
+"""
 
 import os
+import pickle
+import subprocess
+import sys
 from collections.abc import Sequence
-from concurrent.futures import ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
-from multiprocessing import get_context
 
 import matplotlib
 from matplotlib.figure import Figure
@@ -17,6 +22,7 @@ PNG_DPI = 150
 FIGURES_PER_PROCESS = 5
 """A process pays for its start from so many figures on."""
 MAX_PROCESSES = 8
+_COMMAND = (sys.executable, "-c", "from reports.drawing import draw_share; draw_share()")
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -36,39 +42,58 @@ def draw_all(jobs: Sequence[Job]) -> None:
     """
     number = min(len(jobs) // FIGURES_PER_PROCESS, _num_processors(), MAX_PROCESSES)
     if number < 2 or not all(job.kind in FIGURES for job in jobs):
-        for job in jobs:
-            _draw(job)
+        _draw_here(jobs)
         return
+    own, *shares = (jobs[first::number] for first in range(number))
+    helpers = [_helper(share) for share in shares]
     try:
-        _draw_in_processes(jobs, number)
-    except BrokenProcessPool:
-        # a program without a main guard cannot start processes; its figures are drawn here
-        for job in jobs:
-            _draw(job)
+        _draw_here(own)
+        for helper, share in zip(helpers, shares, strict=True):
+            if helper.wait() != 0:
+                # here its fault, if it has one, is an error as any other
+                _draw_here(share)
+    finally:
+        for helper in helpers:
+            helper.kill()
+            helper.wait()
 
 
-def _draw_in_processes(jobs: Sequence[Job], number: int) -> None:
-    with ProcessPoolExecutor(number, mp_context=get_context("spawn")) as pool:
-        waiting = [pool.submit(_draw_named, job.kind.name, job.part, job.picture) for job in jobs]
-        for done in waiting:
-            done.result()
+def draw_share() -> None:
+    """In a process of its own: draw what comes through the pipe."""
+    kinds = {kind.name: kind for kind in FIGURES}
+    share = pickle.load(sys.stdin.buffer)
+    _draw_here([Job(kind=kinds[name], part=part, picture=pic) for name, part, pic in share])
 
 
-def _draw_named(name: str, part: Part, picture: Picture) -> None:
-    """In a process of its own, which knows the same kinds of figures by name."""
-    kind = next(kind for kind in FIGURES if kind.name == name)
-    _draw(Job(kind=kind, part=part, picture=picture))
+def _helper(share: Sequence[Job]) -> "subprocess.Popen[bytes]":
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
+    helper = subprocess.Popen(
+        _COMMAND,
+        stdin=subprocess.PIPE,
+        stdout=subprocess.DEVNULL,
+        stderr=subprocess.DEVNULL,
+        env=environment,
+    )
+    assert helper.stdin is not None
+    try:
+        with helper.stdin as pipe:
+            pickle.dump([(job.kind.name, job.part, job.picture) for job in share], pipe)
+    except BrokenPipeError:
+        # it ended before it read its share, which its exit code says
+        helper.wait()
+    return helper
 
 
-def _draw(job: Job) -> None:
-    _save(job.kind.draw(job.part.frame, job.part.styles), job.picture)
+def _draw_here(jobs: Sequence[Job]) -> None:
+    for job in jobs:
+        _save(job.kind.draw(job.part.frame, job.part.styles), job.picture)
 
 
 def _save(figure: Figure, picture: Picture) -> None:
     """Equal data give equal files: no date, and ids that depend on the figure's name only."""
     for path in picture.files:
         if path.suffix == ".png":
-            figure.savefig(path, dpi=PNG_DPI)
+            figure.savefig(path, dpi=PNG_DPI, pil_kwargs={"compress_level": 4})
         else:
             date = "CreationDate" if path.suffix == ".pdf" else "Date"
             with matplotlib.rc_context({"svg.hashsalt": picture.name}):

@@ -1,7 +1,7 @@
 """Figures are drawn alike in one process and in several."""
 
-import multiprocessing
-from concurrent.futures.process import BrokenProcessPool
+import sys
+import time
 
 import pandas as pd
 import pytest
@@ -37,33 +37,62 @@ def _written(jobs):
     return [file.read_bytes() for job in jobs for file in job.picture.files]
 
 
-def test_processes_draw_what_one_process_draws(jobs, monkeypatch):
-    assert len(jobs) == 10
+def _alone(jobs, monkeypatch):
+    """What one process writes; the files are gone again."""
     monkeypatch.setattr(drawing, "_num_processors", lambda: 1)
     drawing.draw_all(jobs)
-    alone = _written(jobs)
-    assert len(set(alone)) == 10
+    found = _written(jobs)
     for job in jobs:
         job.picture.files[0].unlink()
     monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
-    monkeypatch.setattr(drawing, "_draw", lambda job: pytest.fail("drawn in this process"))
+    return found
+
+
+def test_two_processes_draw_what_one_draws(jobs, monkeypatch, tmp_path):
+    script = tmp_path / "script.py"
+    script.write_text("raise SystemExit('a script without a main guard was run again')")
+    monkeypatch.setattr(sys.modules["__main__"], "__file__", str(script), raising=False)
+    alone = _alone(jobs, monkeypatch)
+    assert len(set(alone)) == len(jobs) == 10
+    drawn_here = []
+    save = drawing._save
+    monkeypatch.setattr(
+        drawing,
+        "_save",
+        lambda figure, picture: (drawn_here.append(picture), save(figure, picture)),
+    )
     drawing.draw_all(jobs)
     assert _written(jobs) == alone
-    assert multiprocessing.active_children() == []
+    assert drawn_here == [job.picture for job in jobs[::2]]
 
 
-def test_figures_are_drawn_here_where_no_process_can_start(jobs, monkeypatch):
-    def broken(jobs, number):
-        raise BrokenProcessPool("no main guard")
-
-    monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
-    monkeypatch.setattr(drawing, "_draw_in_processes", broken)
+@pytest.mark.parametrize(
+    "program", ["raise SystemExit(3)", "import sys; sys.stdin.read(9); exit(1)"]
+)
+def test_what_a_process_does_not_draw_is_drawn_here(jobs, monkeypatch, program):
+    alone = _alone(jobs, monkeypatch)
+    monkeypatch.setattr(drawing, "_COMMAND", (sys.executable, "-c", program))
     drawing.draw_all(jobs)
-    assert len(_written(jobs)) == 10
+    assert _written(jobs) == alone
 
 
-def test_a_fault_of_a_figure_is_not_swallowed_by_a_process(jobs, monkeypatch, tmp_path):
+def test_a_file_that_a_process_cannot_write_is_an_error(jobs, monkeypatch, tmp_path):
     monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
     (tmp_path / f"{jobs[3].part.anchor}.svg").mkdir()
     with pytest.raises(OSError, match="directory"):
         drawing.draw_all(jobs)
+
+
+def test_no_process_stays_behind_an_error(jobs, monkeypatch, tmp_path):
+    ended = []
+    helper = drawing._helper
+    monkeypatch.setattr(drawing, "_helper", lambda share: ended.append(helper(share)) or ended[-1])
+    monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
+    program = "import sys, time; sys.stdin.buffer.read(); time.sleep(60)"
+    monkeypatch.setattr(drawing, "_COMMAND", (sys.executable, "-c", program))
+    (tmp_path / f"{jobs[0].part.anchor}.svg").mkdir()
+    begun = time.monotonic()
+    with pytest.raises(OSError, match="directory"):
+        drawing.draw_all(jobs)
+    assert time.monotonic() - begun < 50
+    assert [process.poll() is not None for process in ended] == [True]
