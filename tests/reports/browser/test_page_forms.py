@@ -85,6 +85,11 @@ def test_cells_have_their_number_inside_and_name_the_fastest(page):
 def test_bars_stand_on_zero_and_tell_their_interval(page):
     page.choose("cost of scans")
     assert page.all(".axes .end")[0].text == "0x"
+    bar, one, floor = page.run(
+        "['.bar', '.reference', '.frame'].map((name) => document.querySelector(`#panels ${name}`)"
+        ".getBBox()).map((box, index) => (index === 2 ? box.y + box.height : box.y))"
+    )
+    assert (floor - bar) / (floor - one) == pytest.approx(2.5, rel=0.01)
     told = _told(page, ".bar")
     assert "Linear cross (fla)" in told
     assert "time over that of uni: 2.50x (2.45x to 2.55x)" in told
@@ -105,6 +110,18 @@ def test_a_stack_has_a_panel_per_series_and_parts_that_fill_it(page):
     told = _told(page, ".part")
     assert "3.00 ms" in told
     assert "75.0%" in told
+
+
+def test_stacks_of_several_dimensions_are_shown_one_after_the_other(window, row, tmp_path, page_of):
+    spent = json.dumps({"attention": 3.0, "mlp": 1.0})
+    rows = [row(canvas=canvas, component_ms=spent) for canvas in ("4096", "64x64")]
+    page = window.open(page_of(rows, tmp_path, title="Two dimensions"))
+    assert len(page.all(".panel")) == 2
+    page.choose("shares of time")
+    assert [e.text for e in page.all("#controls fieldset:last-of-type label")] == ["1-D", "2-D"]
+    assert len(page.all(".panel")) == 1
+    page.choose("latency")
+    assert len(page.all(".panel")) == 2
 
 
 def test_points_lie_under_the_roof(page):
