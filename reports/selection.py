@@ -17,16 +17,15 @@ def shown(cases: Sequence[Record]) -> list[Record]:
     """The cases of the latest runs and of the first series, in their order."""
     kept = set(latest_runs(cases))
     cases = [c for c in cases if c["run_label"] in kept]
-    names = _series(cases)[:MAX_SERIES]
+    names = set(_series(cases)[:MAX_SERIES])
     return [c for c in cases if c["series"] in names or c["status"] == "unsupported"]
 
 
 def note(cases: Sequence[Record]) -> str:
     """What is left out of a figure of these cases, and where it is to be found; mostly nothing."""
     runs = len(_runs(cases)) - MAX_RUNS
-    kept = shown(cases)
-    names = len(_series([c for c in cases if c["run_label"] in latest_runs(cases)]))
-    left = names - len(_series(kept))
+    latest = set(latest_runs(cases))
+    left = len(_series([c for c in cases if c["run_label"] in latest])) - len(_series(shown(cases)))
     parts = [
         f"{units.plural(runs, 'earlier run')} not drawn (ena-bench history)" if runs > 0 else "",
         f"{left} more series not drawn (all are in the page)" if left > 0 else "",

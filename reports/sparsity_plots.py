@@ -174,7 +174,8 @@ def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
     """Speed-up over the Transformer by length and sparsity, of the fastest implementation."""
     everything = frames.records(frame)
     cases = selection.shown(everything)
-    cases = [c for c in cases if c["run_label"] in selection.latest_runs(cases)[-1:]]
+    latest = selection.latest_runs(cases)[-1:]
+    cases = [c for c in cases if c["run_label"] in latest]
     shown = mapped(cases)
     modes, ndims = layout.modes_and_ndims(shown)
     lengths = sorted({c["seq_len"] for c in shown})
