@@ -12,6 +12,7 @@ import click
 from bench import baseline, real_selftest, session
 from bench.errors import UsageError
 from bench.executor import Executor
+from bench.options import INTERRUPTED
 from bench.recorded_noise import recorded_or_fitted
 from bench.selftest import simulate
 from bench.selftest_report import Report, Trial
@@ -32,6 +33,7 @@ def show(options: Mapping[str, Any]) -> None:
     Raises:
         UsageError: an option is out of range, or does not go with `--real`.
         EnaBenchError: a case cannot be measured.
+        click.exceptions.Exit: it was interrupted; what is complete is printed.
     """
     say = _say_of(options)
     if not options["real"]:
@@ -49,6 +51,9 @@ def show(options: Mapping[str, Any]) -> None:
                 chosen, executor, trial, Limits(), budget_s=options["budget"], say=say
             ):
                 found = report
+    except KeyboardInterrupt:
+        click.echo("Interrupted. The cycle in progress does not count.", err=True)
+        raise click.exceptions.Exit(INTERRUPTED) from None
     finally:
         if found is not None:
             _print(found, options)
