@@ -19,7 +19,6 @@ from ena_kernels.delta_rule.backward_kernels import (
     delta_rule_token_kernel,
 )
 from ena_kernels.delta_rule.configs import (
-    BLOCK_R,
     CHAIN_ROWS,
     CHUNK,
     Config,
@@ -29,14 +28,12 @@ from ena_kernels.delta_rule.configs import (
 from ena_kernels.delta_rule.forward import precision
 from ena_kernels.delta_rule.forward_kernels import chain_kernel
 
-REBUILD = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
-SCAN = {64: Config(64, 4, 2), 128: Config(64, 4, 2), 256: Config(64, 4, 2)}
-TOKEN = {64: Config(64, 4, 1), 128: Config(64, 4, 1), 256: Config(64, 8, 1)}
-"""Configurations by the wider of the padded head dims, in half precision."""
-
-SINGLE_REBUILD = SINGLE_SCAN = {64: Config(64, 4, 1), 128: Config(64, 4, 1)}
-SINGLE_TOKEN = {64: Config(32, 8, 1), 128: Config(32, 8, 1)}
-"""And in float32."""
+# rows of E a program takes at once, warps and stages, by DP
+REBUILD = SCAN = {256: Config(64, 4, 2)}
+SINGLE_REBUILD = SINGLE_SCAN = {128: Config(64, 4, 1)}
+# eight warps share out 32 columns wrongly
+TOKEN = {128: Config(64, 4, 1), 256: Config(64, 8, 1)}
+SINGLE_TOKEN = {32: Config(32, 4, 1), 128: Config(32, 8, 1)}
 
 
 class Gradients(NamedTuple):
@@ -57,6 +54,35 @@ class Gradients(NamedTuple):
             beta.new_empty(B, L, H).transpose(1, 2),
             q.new_empty(B, H, D, v.shape[-1], dtype=torch.float32),
         )
+
+
+class Work(NamedTuple):
+    """What the kernels of one backward read and write.
+
+    initial, last: the initial state and the gradient of the final one, or None. n, scalars,
+    transfer: of `forward.Forward`. states, grads: ``[Z, EP, DP]``, y: ``[B, H, L, E]``, links:
+    ``[B * H, segments - 1, EP, DP]``, see `backward_kernels`; dv is -Z before it is dv. cut:
+    ``(H, L, chunks, segments, chunks of a segment, B * H * L)``. sizes: D, DP, E, EP.
+    """
+
+    q: Tensor
+    k: Tensor
+    v: Tensor
+    grad_o: Tensor
+    initial: Tensor | None
+    last: Tensor | None
+    n: Tensor
+    scalars: Tensor
+    transfer: Tensor
+    states: Tensor
+    grads: Tensor
+    y: Tensor
+    links: Tensor
+    result: Gradients
+    cut: tuple[int, ...]
+    sizes: dict[str, int]
+    inverse_scale: float
+    qk_l2norm: bool
 
 
 def backward(
@@ -82,81 +108,100 @@ def backward(
     num_chunks = -(-L // CHUNK)
     segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks, D)
     num_segments = -(-num_chunks // segment_chunks)
-    result = Gradients.empty_for(q, k, v, beta)
-    dq, dk, dv, dbeta, dinitial = result
-    states, grads = (q.new_empty(B * H * num_chunks, EP, DP) for _ in range(2))
-    y = q.new_empty(B * H, L, E)
-    links = q.new_empty(B * H, num_segments - 1, EP, DP, dtype=torch.float32)
-    initial, last = (None if x is None else x.contiguous() for x in (initial_state, grad_final))
-    q_, k_, v_, do_, dq_, dv_ = (x.stride()[:3] for x in (q, k, v, grad_o, dq, dv))
-    cut = (H, L, num_chunks, num_segments, segment_chunks, B * H * L)
-    sizes = {
-        "D": D,
-        "DP": DP,
-        "E": E,
-        "EP": EP,
-        "C": CHUNK,
-        "PRECISION": precision(q.dtype),
-    }
-    rebuild, scan, token = _configs(q, DP, EP)
-    on_hopper = hopper_backward.supports(q, k, v, grad_o, DP, EP)
-    inverse_scale = 0.0 if scale == 0 else 1 / scale
-    operands = (k, v, n, scalars, initial, transfer, states, y)
-    if on_hopper:
-        hopper_backward.rebuild(*operands, cut, sizes)
-    else:
-        delta_rule_rebuild_kernel[(B * H * num_segments * (EP // rebuild.rows),)](
-            *(*operands, *cut, *k_, *v_),
-            BLOCK_R=rebuild.rows,
-            num_warps=rebuild.num_warps,
-            num_stages=rebuild.num_stages,
-            **sizes,
-        )
-    for is_local in (True, False) if num_segments > 1 else (False,):
-        operands = (q, k, n, scalars, grad_o, last, links, grads, dv, dinitial)
-        if on_hopper:
-            hopper_backward.scan(*operands, cut, sizes, is_local=is_local)
-        else:
-            scanned = num_segments - 1 if is_local else num_segments
-            delta_rule_scan_kernel[(B * H * scanned * (EP // scan.rows),)](
-                *(*operands, *cut, *q_, *k_, *do_, *dv_),
-                BLOCK_R=scan.rows,
-                LOCAL=is_local,
-                num_warps=scan.num_warps,
-                num_stages=scan.num_stages,
-                **sizes,
-            )
-        if is_local and num_segments > 2:
-            chain_kernel[(B * H * (EP // CHAIN_ROWS),)](
-                *(links, transfer.view(-1)[EP * DP :], num_segments - 1),
-                *(EP * DP, (EP + DP) * DP),
-                EP=EP,
-                DP=DP,
-                BLOCK_R=CHAIN_ROWS,
-                BACKWARDS=True,
-                PRECISION="tf32x3" if q.dtype == torch.float32 else "tf32",
-                num_warps=8,
-            )
-    operands = (q, k, scalars, grad_o, states, grads, y, dq, dk, dv, dbeta, inverse_scale)
-    if on_hopper:
-        hopper_backward.tokens(*operands, l2norm=qk_l2norm)
-        return result
-    delta_rule_token_kernel[(B * H * num_chunks,)](
-        *(*operands, H, L, num_chunks, B * H * L),
-        *(*q_, *k_, *do_, *dq_, *dv_),
-        BLOCK_E=token.rows if EP % token.rows == 0 else BLOCK_R,
-        L2NORM=qk_l2norm,
-        num_warps=token.num_warps,
-        num_stages=token.num_stages,
-        **sizes,
+    work = Work(
+        *(q, k, v, grad_o),
+        *(None if x is None else x.contiguous() for x in (initial_state, grad_final)),
+        *(n, scalars, transfer),
+        states=q.new_empty(B * H * num_chunks, EP, DP),
+        grads=q.new_empty(B * H * num_chunks, EP, DP),
+        y=q.new_empty(B, H, L, E),
+        links=q.new_empty(B * H, num_segments - 1, EP, DP, dtype=torch.float32),
+        result=Gradients.empty_for(q, k, v, beta),
+        cut=(H, L, num_chunks, num_segments, segment_chunks, B * H * L),
+        sizes={"D": D, "DP": DP, "E": E, "EP": EP},
+        inverse_scale=0.0 if scale == 0 else 1 / scale,
+        qk_l2norm=qk_l2norm,
     )
-    return result
+    on_hopper = hopper_backward.supports(q, k, v, grad_o, DP, EP)
+    kernels = hopper_backward.OnHopper(work) if on_hopper else _Anywhere(work)
+    kernels.rebuild()
+    if num_segments > 1:
+        kernels.scan(is_local=True)
+        _chain(work)
+    kernels.scan(is_local=False)
+    kernels.tokens()
+    return work.result
 
 
-def _configs(q: Tensor, DP: int, EP: int) -> tuple[Config, Config, Config]:
-    """Configurations of rebuild, scan and token."""
-    width = 64 if max(DP, EP) <= 64 else 128 if max(DP, EP) <= 128 else 256
-    is_single = q.dtype == torch.float32
-    tables = (SINGLE_REBUILD, SINGLE_SCAN, SINGLE_TOKEN) if is_single else (REBUILD, SCAN, TOKEN)
-    rebuild, scan, token = (table[width] for table in tables)
-    return rebuild, scan, token
+def _chain(work: Work) -> None:
+    """Turn what segments add into the gradients of the states behind them, in place."""
+    num_heads, num_links, EP, DP = work.links.shape
+    if num_links < 2:
+        return
+    chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
+        *(work.links, work.transfer.view(-1)[EP * DP :], num_links),
+        *(EP * DP, (EP + DP) * DP),
+        EP=EP,
+        DP=DP,
+        BLOCK_R=CHAIN_ROWS,
+        BACKWARDS=True,
+        PRECISION="tf32x3" if work.q.dtype == torch.float32 else "tf32",
+        num_warps=8,
+    )
+
+
+class _Anywhere:
+    """Launches of `backward_kernels`."""
+
+    def __init__(self, work: Work) -> None:
+        self.work = work
+        self.sizes = {**work.sizes, "C": CHUNK, "PRECISION": precision(work.q.dtype)}
+        self.strides = [x.stride()[:3] for x in (work.q, work.k, work.v, work.grad_o)]
+
+    def rebuild(self) -> None:
+        work, (_, k_strides, v_strides, _) = self.work, self.strides
+        rows, options = self._config(REBUILD, SINGLE_REBUILD)
+        num_segments = work.cut[3]
+        delta_rule_rebuild_kernel[(self._blocks(num_segments, rows),)](
+            *(work.k, work.v, work.n, work.scalars, work.initial, work.transfer),
+            *(work.states, work.y, *work.cut, *k_strides, *v_strides),
+            BLOCK_R=rows,
+            **options,
+        )
+
+    def scan(self, *, is_local: bool) -> None:
+        work, (q_strides, k_strides, _, grad_o_strides) = self.work, self.strides
+        rows, options = self._config(SCAN, SINGLE_SCAN)
+        dv = work.result.v
+        num_scanned = work.cut[3] - 1 if is_local else work.cut[3]
+        delta_rule_scan_kernel[(self._blocks(num_scanned, rows),)](
+            *(work.q, work.k, work.n, work.scalars, work.grad_o, work.last, work.links, work.grads),
+            *(dv, work.result.initial_state, *work.cut),
+            *(*q_strides, *k_strides, *grad_o_strides, *dv.stride()[:3]),
+            BLOCK_R=rows,
+            LOCAL=is_local,
+            **options,
+        )
+
+    def tokens(self) -> None:
+        work, (q_strides, k_strides, _, grad_o_strides) = self.work, self.strides
+        rows, options = self._config(TOKEN, SINGLE_TOKEN)
+        dq, dk, dv, dbeta, _ = work.result
+        H, L, num_chunks, *_, plane = work.cut
+        delta_rule_token_kernel[(work.states.shape[0],)](
+            *(work.q, work.k, work.scalars, work.grad_o, work.states, work.grads, work.y),
+            *(dq, dk, dv, dbeta, work.inverse_scale, H, L, num_chunks, plane),
+            *(*q_strides, *k_strides, *grad_o_strides, *dq.stride()[:3], *dv.stride()[:3]),
+            BLOCK_E=rows,
+            L2NORM=work.qk_l2norm,
+            **options,
+        )
+
+    def _config(self, half: dict[int, Config], single: dict[int, Config]) -> tuple[int, dict]:
+        """Rows of E a program takes at once, and all options that kernels share."""
+        table = single if self.work.q.dtype == torch.float32 else half
+        rows, num_warps, num_stages = table[min(dp for dp in table if dp >= self.sizes["DP"])]
+        return rows, {**self.sizes, "num_warps": num_warps, "num_stages": num_stages}
+
+    def _blocks(self, num_segments: int, rows: int) -> int:
+        return self.work.q.shape[0] * self.work.cut[0] * num_segments * (self.sizes["EP"] // rows)

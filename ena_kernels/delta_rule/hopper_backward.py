@@ -26,7 +26,7 @@ TOKEN_STAGES = {(64, 64): 3, (64, 128): 3, (128, 64): 2, (128, 128): 2}
 
 
 def supports(q: Tensor, k: Tensor, v: Tensor, grad_o: Tensor, DP: int, EP: int) -> bool:
-    """Whether `rebuild`, `scan` and `tokens` can run these checked arguments here."""
+    """Whether `OnHopper` can run these checked arguments here."""
     return (
         (DP, EP) in SCAN
         # the gradients have maps too, and are as wide as q and v
@@ -36,56 +36,62 @@ def supports(q: Tensor, k: Tensor, v: Tensor, grad_o: Tensor, DP: int, EP: int) 
     )
 
 
-def rebuild(k, v, n, scalars, initial, transfer, states, y, cut, sizes):
-    """Launch in the place of `delta_rule_rebuild_kernel`; `cut` and `sizes` as there."""
-    B, H, L, _ = k.shape
-    DP, EP = sizes["DP"], sizes["EP"]
-    warpgroups, stages, registers = REBUILD[DP, EP]
-    maps = (token_map(k, DP), token_map(v, CHUNK), row_map(n), row_map(states))
-    _kernel("rebuild")[(B * H * cut[3] * (EP // (64 * warpgroups)),)](
-        *(*maps, token_map(y.view(B, H, L, -1), CHUNK)),
-        *(scalars, initial, transfer, *cut, sizes["D"], DP, sizes["E"], EP),
-        WARPGROUPS=warpgroups,
-        STAGES=stages,
-        num_warps=4,
-        maxnreg=registers,
-    )
+class OnHopper:
+    """Launches of the kernels of a `backward.Work`."""
 
+    def __init__(self, work) -> None:
+        self.work = work
+        self.width, self.rows = DP, EP = work.sizes["DP"], work.sizes["EP"]
+        self.sizes = (*work.cut, work.sizes["D"], DP, work.sizes["E"], EP)
+        self.q, self.k = token_map(work.q, DP), token_map(work.k, DP)
+        self.grad_o, self.z = token_map(work.grad_o, CHUNK), token_map(work.result.v, CHUNK)
+        self.y, self.n = token_map(work.y, CHUNK), row_map(work.n)
+        self.states, self.grads = row_map(work.states), row_map(work.grads)
 
-def scan(q, k, n, scalars, grad_o, last, links, grads, z, dinitial, cut, sizes, *, is_local):
-    """Launch in the place of `delta_rule_scan_kernel`; `cut` and `sizes` as there."""
-    B, H = q.shape[:2]
-    DP, EP = sizes["DP"], sizes["EP"]
-    warpgroups, stages, registers = SCAN[DP, EP]
-    scanned = cut[3] - 1 if is_local else cut[3]
-    maps = (token_map(q, DP), token_map(k, DP), token_map(grad_o, CHUNK), row_map(n))
-    _kernel("scan")[(B * H * scanned * (EP // (64 * warpgroups)),)](
-        *(*maps, row_map(grads), token_map(z, CHUNK)),
-        *(scalars, last, links, dinitial, *cut, sizes["D"], DP, sizes["E"], EP),
-        WARPGROUPS=warpgroups,
-        STAGES=stages,
-        LOCAL=is_local,
-        num_warps=4,
-        maxnreg=registers,
-    )
+    def rebuild(self) -> None:
+        work = self.work
+        self._launch(
+            *("rebuild", REBUILD, work.cut[3]),
+            *(self.k, token_map(work.v, CHUNK), self.n, self.states, self.y),
+            *(work.scalars, work.initial, work.transfer),
+        )
 
+    def scan(self, *, is_local: bool) -> None:
+        work = self.work
+        self._launch(
+            *("scan", SCAN, work.cut[3] - 1 if is_local else work.cut[3]),
+            *(self.q, self.k, self.grad_o, self.n, self.grads, self.z),
+            *(work.scalars, work.last, work.links, work.result.initial_state),
+            LOCAL=is_local,
+        )
 
-def tokens(q, k, scalars, grad_o, states, grads, y, dq, dk, dv, dbeta, inverse_scale, *, l2norm):
-    """Launch in the place of `delta_rule_token_kernel`."""
-    B, H, L, _ = q.shape
-    num_items, EP, DP = states.shape
-    maps = (token_map(q, DP), token_map(k, DP), token_map(grad_o, CHUNK))
-    maps += (token_map(y.view(B, H, L, -1), CHUNK), token_map(dv, CHUNK))
-    maps += (row_map(states), row_map(grads), token_map(dq, DP), token_map(dk, DP))
-    _kernel("token")[(min(num_items, _num_sms(q.device)),)](
-        *(*maps, scalars, dbeta, inverse_scale),
-        *(H, L, num_items // (B * H), num_items, B * H * L),
-        DP=DP,
-        EP=EP,
-        STAGES=TOKEN_STAGES[DP, EP],
-        L2NORM=l2norm,
-        num_warps=4,
-    )
+    def tokens(self) -> None:
+        work = self.work
+        dq, dk, _, dbeta, _ = work.result
+        H, L, num_chunks, *_, plane = work.cut
+        num_items = work.states.shape[0]
+        _kernel("token")[(min(num_items, _num_sms(dq.device)),)](
+            *(self.q, self.k, self.grad_o, self.y, self.z, self.states, self.grads),
+            *(token_map(dq, self.width), token_map(dk, self.width)),
+            *(work.scalars, dbeta, work.inverse_scale, H, L, num_chunks, num_items, plane),
+            DP=self.width,
+            EP=self.rows,
+            STAGES=TOKEN_STAGES[self.width, self.rows],
+            L2NORM=work.qk_l2norm,
+            num_warps=4,
+        )
+
+    def _launch(self, name, configs, num_segments, *operands, **options) -> None:
+        warpgroups, stages, registers = configs[self.width, self.rows]
+        num_heads = self.work.q.shape[0] * self.work.cut[0]
+        _kernel(name)[(num_heads * num_segments * (self.rows // (64 * warpgroups)),)](
+            *(*operands, *self.sizes),
+            WARPGROUPS=warpgroups,
+            STAGES=stages,
+            **options,
+            num_warps=4,
+            maxnreg=registers,
+        )
 
 
 @cache

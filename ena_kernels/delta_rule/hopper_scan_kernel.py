@@ -100,9 +100,24 @@ def _scan(
     zero = gl.zeros([64, 64], gl.float32, TILE)
     now = gl.arange(0, 64, layout=gl.SliceLayout(1, TILE))[:, None]
     before = gl.arange(0, 64, layout=TOKENS)[None, :]
+    # the scores of a chunk are made while the chunk after it ends
+    mbarrier.wait(full.index(0), 0)
+    scores = warpgroup_mma(
+        q_smem.index(0).reshape([64, DP]), k_smem.index(0).reshape([64, DP]).permute((1, 0)), zero,
+        use_acc=False,
+    )  # fmt: skip
     for i in range(count):
         chunk = first + count - 1 - i
         stage = i % STAGES
+        k = k_smem.index(stage).reshape([64, DP])
+        q = q_smem.index(stage).reshape([64, DP])
+        half_grad = grad.to(DTYPE)
+        du_token = warpgroup_mma(
+            gl.convert_layout(half_grad, LEFT), k.permute((1, 0)), zero,
+            use_acc=False, is_async=True,
+        )  # fmt: skip
+        p_smem.index(W).store(gl.where(now >= before, scores, 0.0).to(DTYPE))
+        fence_async_shared()
         beta = gl.convert_layout(beta_next, TOKENS)[None, :]
         k_norm = gl.convert_layout(k_norm_next, TOKENS)[None, :]
         q_norm = gl.convert_layout(q_norm_next, TOKENS)[None, :]
@@ -113,30 +128,18 @@ def _scan(
         beta_next = gl.load(scalars_ptr, mask=inside, other=0.0)
         k_norm_next = gl.load(scalars_ptr + plane, mask=inside, other=0.0)
         q_norm_next = gl.load(scalars_ptr + 2 * plane, mask=inside, other=0.0)
-        mbarrier.wait(full.index(stage), (i // STAGES) & 1)
-        k = k_smem.index(stage).reshape([64, DP])
-        q = q_smem.index(stage).reshape([64, DP])
-        p_token = warpgroup_mma(q, k.permute((1, 0)), zero, use_acc=False, is_async=True)
-        half_grad = grad.to(DTYPE)
-        du_token = warpgroup_mma(
-            gl.convert_layout(half_grad, LEFT), k.permute((1, 0)), zero,
-            use_acc=False, is_async=True,
-        )  # fmt: skip
         do_box = do_smem.index(stage * (ROWS // 64) + W).reshape([64, 64])
         do = (do_box.permute((1, 0)).load(TILE).to(gl.float32) * q_norm).to(DTYPE)
-        if not LOCAL:
-            tma.store_wait(0)
-            g_smem.index(W).store(half_grad)
-        p = warpgroup_mma_wait(1, deps=(p_token,))
-        p_smem.index(W).store(gl.where(now >= before, p, 0.0).to(DTYPE))
-        fence_async_shared()
-        if not LOCAL:
-            place = (bh * num_chunks + chunk) * EP + row
-            store_box(grads_desc, [place, 0], g_smem.index(W))
         du_token = warpgroup_mma(
             gl.convert_layout(do, LEFT), p_smem.index(W), du_token, is_async=True
         )
         grad_token = warpgroup_mma(gl.convert_layout(do, LEFT_OF_STATE), q, grad, is_async=True)
+        if not LOCAL:
+            tma.store_wait(0)
+            g_smem.index(W).store(half_grad)
+            fence_async_shared()
+            place = (bh * num_chunks + chunk) * EP + row
+            store_box(grads_desc, [place, 0], g_smem.index(W))
         du = warpgroup_mma_wait(1, deps=(du_token,)) * k_norm
         z_token = warpgroup_mma(
             gl.convert_layout((du * beta).to(DTYPE), LEFT), n_smem.index(stage), -du, is_async=True
@@ -144,12 +147,20 @@ def _scan(
         minus_z, grad = warpgroup_mma_wait(0, deps=(z_token, grad_token))
         written = gl.convert_layout((minus_z * (beta * k_norm)).to(DTYPE), LEFT_OF_STATE)
         grad_token = warpgroup_mma(written, k, grad, is_async=True)
+        # behind the last chunk its own scores once more, which nobody reads
+        coming = gl.minimum(i + 1, count - 1)
+        mbarrier.wait(full.index(coming % STAGES), (coming // STAGES) & 1)
+        k_coming = k_smem.index(coming % STAGES).reshape([64, DP])
+        scores_token = warpgroup_mma(
+            q_smem.index(coming % STAGES).reshape([64, DP]), k_coming.permute((1, 0)), zero,
+            use_acc=False, is_async=True,
+        )  # fmt: skip
         if not LOCAL:
             z_box = z_smem.index(W)
             z_box.reshape([64, 64]).permute((1, 0)).store(minus_z.to(DTYPE))
             fence_async_shared()
             store_box(z_desc, [b, h, chunk * 64, row], z_box)
-        grad = warpgroup_mma_wait(0, deps=(grad_token,))
+        grad, scores = warpgroup_mma_wait(0, deps=(grad_token, scores_token))
         mbarrier.arrive(empty.index(stage), count=1)
     if LOCAL:
         gl.store(links_ptr + (segment - 1) * (EP * DP), grad)
@@ -168,6 +179,7 @@ def delta_rule_scan_hopper_kernel(
     WARPGROUPS: gl.constexpr, STAGES: gl.constexpr, LOCAL: gl.constexpr,
 ):  # fmt: skip
     """`delta_rule_scan_kernel` of `backward_kernels`."""
+    gl.static_assert(STAGES > 1, "two chunks are at work at the same time")
     ROWS: gl.constexpr = 64 * WARPGROUPS
     dtype: gl.constexpr = k_desc.dtype
     wide: gl.constexpr = k_desc.block_type.shape

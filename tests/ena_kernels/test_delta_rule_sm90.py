@@ -30,7 +30,8 @@ def binary_of(name, head_dim, **own):
         types["inverse_scale"] = "fp32"
         del types["num_segments"], types["segment_chunks"]
     types |= {f"{x}_stride_{axis}": "i32:16" for x in STRIDED[name] for axis in "bhl"}
-    config = getattr(backward, name.upper())[head_dim]
+    table = getattr(backward, name.upper())
+    config = table[min(width for width in table if width >= head_dim)]
     sizes = {"D": head_dim, "DP": head_dim, "E": head_dim, "EP": head_dim, "C": 64}
     sizes["BLOCK_E" if name == "token" else "BLOCK_R"] = config.rows
     return compiled(
