@@ -1,5 +1,7 @@
 """A baseline reads back as the cases and settings it was measured with, or says what is wrong."""
 
+from pathlib import Path
+
 import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
@@ -13,6 +15,7 @@ from bench.row import Row, arrow_schema
 from bench.timing import Settings
 from tests.comparing import case_of, failed, replaced, rows_of
 
+STORED = Path(__file__).parents[2] / "baselines"
 CASES = [
     case_of(3),
     case_of(
@@ -153,3 +156,18 @@ def test_another_schema_is_not_comparable(file, tmp_path):
 def test_missing_values_of_a_frame_are_no_shapes():
     frame = pd.DataFrame(rows_of([case_of(3)], rounds=1))
     assert baseline.cases(frame) == [case_of(3)]
+
+
+@pytest.mark.parametrize("path", sorted(STORED.glob("*.parquet")), ids=lambda path: path.name)
+def test_a_stored_baseline_can_be_checked_and_its_page_says_how_it_was_made(path):
+    rows, problems = baseline.read(path)
+    assert problems == []
+    assert baseline.cases(rows)
+    page = (STORED / "README.md").read_text("utf-8")
+    (line,) = (line for line in page.splitlines() if f"`{path.name}`" in line and "|" in line)
+    (name,) = rows["device_name"].unique()
+    (commit,) = rows["git_commit"].unique()
+    assert name in line
+    assert commit[:7] in line
+    assert f"--rounds {baseline.num_rounds(rows)} " in line
+    assert not rows["git_dirty"].any()
