@@ -21,7 +21,13 @@ Record = dict[str, Any]
 MAX_LENGTHS = 5
 """Lengths drawn in a sweep, the largest."""
 _CELL = 0.31
-_SHORT = {"oom": "OOM", "timeout": "time", "crashed": "crash", "incorrect": "wrong"}
+_SHORT = {
+    "oom": "OOM",
+    "timeout": "time",
+    "crashed": "crash",
+    "incorrect": "wrong",
+    "unsupported": "n/a",
+}
 
 
 def sweep(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) -> Figure:
@@ -189,7 +195,8 @@ def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
         title=f"{words.level_heading(cases)}: speed-up of {name} over {over}" if cases else name,
         subtitle=words.figure_subtitle(cases, "speed-up"),
         note=words.notes(
-            "Each cell is the fastest implementation measured at that length and sparsity.",
+            "Each cell is the fastest implementation measured at that length and sparsity; n/a is "
+            "unsupported.",
             selection.note(everything),
         ),
         footer=words.footer(cases),
@@ -218,22 +225,26 @@ def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
 
 
 def mapped(cases: Sequence[Record]) -> list[Record]:
-    """Of each mode, number of axes, length and sparsity the fastest case of the headline, or one
-    that failed."""
+    """Of each mode, number of axes, length and sparsity the fastest case of the headline; where
+    none was measured one that failed, else one that is unsupported."""
     best: dict[tuple[Any, ...], Record] = {}
     for case in cases:
         is_headline = case["contender"] == words.HEADLINE.get(case["level"], "ena")
-        if not is_headline or case["status"] == "unsupported" or not case["is_squarest"]:
+        if not is_headline or case["sparsity_target"] is None or not case["is_squarest"]:
             continue
-        if case["sparsity_target"] is None or not (_is_compared(case) or not _is_ok(case)):
+        if _is_ok(case) and not _is_compared(case):
             continue
         key = (case["mode"], case["ndim"], case["seq_len"], _target(case))
-        rival = best.setdefault(key, case)
-        if _is_compared(case) and (
-            not _is_compared(rival) or case["latency_ms"] < rival["latency_ms"]
-        ):
+        if key not in best or _merit(case) > _merit(best[key]):
             best[key] = case
     return list(best.values())
+
+
+def _merit(case: Record) -> tuple[int, float]:
+    """Measured before failed before unsupported; of measured ones the fastest."""
+    if _is_compared(case):
+        return 2, -float(case["latency_ms"])
+    return int(case["status"] != "unsupported"), 0.0
 
 
 def is_map_worth(cases: Sequence[Record]) -> bool:

@@ -87,12 +87,17 @@ def test_a_cell_shows_the_fastest_implementation_and_failures_by_name(row, tidy)
         row(**ENA, impl="natten+fla", sparsity_target=0.5, status="unsupported"),
     ]
     (panel,) = sparsity_plots.heat_map(frames.tidy(pd.DataFrame(rows))).axes
-    assert cells(panel) == {"cell:4096:0.7": "4.0", "cell:4096:0.9": "OOM"}
+    assert cells(panel) == {
+        "cell:4096:0.5": "n/a",
+        "cell:4096:0.7": "4.0",
+        "cell:4096:0.9": "OOM",
+    }
 
 
 def test_a_failure_beside_a_success_hides_nothing(row):
     rows = [
         row(latency_ms=8.0),
+        row(**ENA, impl="natten+fla", sparsity_target=0.7, status="unsupported"),
         row(**ENA, impl="flex+fla", sparsity_target=0.7, status="oom"),
         row(**ENA, impl="triton+fla", sparsity_target=0.7, latency_ms=2.0),
     ]
