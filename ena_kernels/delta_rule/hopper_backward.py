@@ -15,10 +15,11 @@ REBUILD = {
     (128, 64): HopperConfig(1, 2),
     (128, 128): HopperConfig(2, 2),
 }
+# a scan that writes nothing has room for one more stage
 SCAN = {
-    (64, 64): HopperConfig(1, 2),
-    (64, 128): HopperConfig(2, 2),
-    (128, 64): HopperConfig(1, 2),
+    (64, 64): HopperConfig(1, 4),
+    (64, 128): HopperConfig(2, 3),
+    (128, 64): HopperConfig(1, 3),
     (128, 128): HopperConfig(2, 2),
 }
 TOKEN_STAGES = {(64, 64): 3, (64, 128): 3, (128, 64): 2, (128, 128): 2}
@@ -51,7 +52,7 @@ class OnHopper:
     def rebuild(self) -> None:
         work = self.work
         self._launch(
-            *("rebuild", REBUILD, work.cut[3]),
+            *("rebuild", REBUILD[self.width, self.rows], work.cut[3]),
             *(self.k, token_map(work.v, CHUNK), self.n, self.states, self.y),
             *(work.scalars, work.initial, work.transfer),
         )
@@ -59,10 +60,11 @@ class OnHopper:
     def scan(self, *, is_local: bool) -> None:
         work = self.work
         self._launch(
-            *("scan", SCAN, work.cut[3] - 1 if is_local else work.cut[3]),
+            *("scan", SCAN[self.width, self.rows], work.cut[3] - is_local),
             *(self.q, self.k, self.grad_o, self.n, self.grads, self.z),
             *(work.scalars, work.last, work.links, work.result.initial_state),
             LOCAL=is_local,
+            more_stages=int(is_local),
         )
 
     def tokens(self) -> None:
@@ -81,13 +83,13 @@ class OnHopper:
             num_warps=4,
         )
 
-    def _launch(self, name, configs, num_segments, *operands, **options) -> None:
-        warpgroups, stages, registers = configs[self.width, self.rows]
+    def _launch(self, name, config, num_segments, *operands, more_stages=0, **options) -> None:
+        warpgroups, stages, registers = config
         num_heads = self.work.q.shape[0] * self.work.cut[0]
         _kernel(name)[(num_heads * num_segments * (self.rows // (64 * warpgroups)),)](
             *(*operands, *self.sizes),
             WARPGROUPS=warpgroups,
-            STAGES=stages,
+            STAGES=stages + more_stages,
             **options,
             num_warps=4,
             maxnreg=registers,

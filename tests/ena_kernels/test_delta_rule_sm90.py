@@ -94,8 +94,9 @@ def test_the_rebuilding_kernel_in_gluon_spills_nothing(d, e):
     assert binary.shared_bytes <= 227 * 1024
 
 
+@pytest.mark.parametrize("is_local", [False, True])
 @pytest.mark.parametrize(("d", "e"), [(64, 64), (128, 128), (64, 128), (128, 64)])
-def test_the_scan_in_gluon_fits_a_multiprocessor(d, e):
+def test_the_scan_in_gluon_fits_a_multiprocessor(d, e, is_local):
     from ena_kernels.delta_rule.hopper_backward import SCAN
 
     warpgroups, stages, _ = SCAN[d, e]
@@ -105,11 +106,11 @@ def test_the_scan_in_gluon_fits_a_multiprocessor(d, e):
         *("scan", ("scalars", "dfinal", "links", "dinitial"), NUMBERS),
         boxes,
         **{"D": d, "DP": d, "E": e, "EP": e},
-        **{"WARPGROUPS": warpgroups, "STAGES": stages, "LOCAL": False},
+        **{"WARPGROUPS": warpgroups, "STAGES": stages + is_local, "LOCAL": is_local},
     )
     assert binary.has_hgmma
     assert not binary.has_hmma
-    assert binary.local_bytes <= 384
+    assert binary.local_bytes <= 256
     assert binary.shared_bytes <= 227 * 1024
 
 

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch.nn.functional import normalize
 
+from ena_kernels.delta_rule import hopper_backward
 from ena_kernels.delta_rule.api import delta_rule, delta_rule_step
 from ena_kernels.delta_rule.configs import segment_chunks_of
 
@@ -153,6 +154,17 @@ def test_views_of_one_projection_are_read_in_place():
     expected = call(packed.detach().double().requires_grad_(), "eager")
     for x, y in zip(call(packed, "triton"), expected, strict=True):
         assert ((x.double() - y).norm() / y.norm()).item() < 1e-2
+
+
+def test_on_hopper_the_backward_takes_its_own_kernels_for_packed_projections():
+    if torch.cuda.get_device_capability() != (9, 0):
+        pytest.skip("not a Hopper GPU")
+    packed = torch.randn(2, 70, 3 * 5 * 64, device="cuda", dtype=torch.bfloat16)
+    q, k, v = (x.unflatten(-1, (5, 64)).transpose(1, 2) for x in packed.chunk(3, dim=-1))
+    assert hopper_backward.supports(q, k, v, v, 64, 64)
+    assert not hopper_backward.supports(*(x.float() for x in (q, k, v, v)), 64, 64)
+    assert not hopper_backward.supports(q, k, v, v, 64, 192)
+    assert not hopper_backward.supports(q, k, v, v[:, :, :, 1:], 64, 64)
 
 
 @pytest.mark.filterwarnings("ignore:Synchronization debug mode")
