@@ -36,6 +36,11 @@ def column_sum_kernel(x_ptr, y_ptr, R, D, x_row, run, BLOCK_R: tl.constexpr, BLO
     tl.store(y_ptr + (tl.program_id(0) // num_c) * D + cols, y, mask=cols < D)
 
 
+def bias_gradient(grad: Tensor) -> Tensor:
+    """``[..., D]`` to ``[D]`` in its dtype, as one operator."""
+    return torch.ops.ena_kernels.column_sum(grad.flatten(0, -2))
+
+
 def column_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
     """``[R, D]`` of any row stride, float16, bfloat16 or float32, to its sum ``[D]``."""
     R = x.shape[0]

@@ -100,12 +100,11 @@ class BiasedLinear(torch.autograd.Function):
     @staticmethod
     def backward(ctx, grad):
         """Gradients of x, weight and bias."""
-        from ena_kernels import column_sum_kernel  # noqa: F401 (registers the operator)
+        from ena_kernels.column_sum_kernel import bias_gradient
 
         x, weight = ctx.saved_tensors
-        rows = grad.flatten(0, -2)
-        dbias = torch.ops.ena_kernels.column_sum(rows)
-        return grad @ weight, rows.mT @ x.flatten(0, -2), dbias
+        dweight = grad.flatten(0, -2).mT @ x.flatten(0, -2)
+        return grad @ weight, dweight, bias_gradient(grad)
 
 
 class GELU(nn.GELU):
