@@ -296,7 +296,11 @@ def _plain_column(column: "pd.Series[Any]") -> list[Any]:
         return [v if math.isfinite(v) else None for v in values]
     if kind in "iub":
         return values
-    return [v if type(v) in _PLAIN else _plain(v) for v in values]
+    # most values are text or floats beside None: no call for them
+    return [
+        v if type(v) in _PLAIN or (type(v) is float and math.isfinite(v)) else _plain(v)
+        for v in values
+    ]
 
 
 def _plain(value: Any) -> Any:
