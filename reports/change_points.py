@@ -39,7 +39,8 @@ PRIOR_DF = 4
 """Runs that the common variance counts as beside a history's own."""
 ENOUGH_HISTORIES = 5
 """Fewer have no common variance worth the name when a factor's interval is made."""
-_NOISE_FLOOR = 1e-3
+NOISE_FLOOR = 1e-3
+"""Noise below this, as a fraction, is not believed."""
 _ROUGH = 6.0
 """A statistic that is certainly a change, before noise is known well."""
 _DRAWS, _DRAWS_EACH = 4000, 50
@@ -86,7 +87,7 @@ def find(
 def outliers(values: Sequence[float]) -> list[bool]:
     """Which values are alone far from their neighbours."""
     logs = np.log(np.asarray(values, float))[None]
-    return [bool(is_far) for is_far in (_settled(logs, _NOISE_FLOOR) != logs)[0]]
+    return [bool(is_far) for is_far in (_settled(logs, NOISE_FLOOR) != logs)[0]]
 
 
 class _Search:
@@ -94,13 +95,13 @@ class _Search:
 
     def __init__(self, logs: Sequence[Array], seed: int) -> None:
         rng = np.random.default_rng(seed)
-        typical = max(float(np.median([_noise(y[None])[0] for y in logs])), _NOISE_FLOOR)
+        typical = max(float(np.median([_noise(y[None])[0] for y in logs])), NOISE_FLOOR)
         self.settled = [_settled(y[None], typical)[0] for y in logs]
         self.residuals = [self._rough_residual(y, typical) for y in self.settled]
         self.variance = max(
-            float(np.median([np.mean(r**2) for r in self.residuals])), _NOISE_FLOOR**2
+            float(np.median([np.mean(r**2) for r in self.residuals])), NOISE_FLOOR**2
         )
-        self.correlation = _correlation(self.residuals)
+        self.correlation = correlation(self.residuals)
         num_free = sum(len(r) - 1 for r in self.residuals)
         widening = stats.t.isf(_TAIL, num_free) / stats.norm.isf(_TAIL) * self._correlated
         self.null = {
@@ -118,7 +119,7 @@ class _Search:
         p_values = np.array(
             [self._p_value(t, len(y)) for t, y in zip(tops, self.settled, strict=True)]
         )
-        kept = _benjamini_hochberg(p_values, rate)
+        kept = benjamini_hochberg(p_values, rate)
         worst = p_values[kept].max() if kept.any() else 0.0
         return [
             self._described(y, self._cuts(y, worst, len(y))) if keep else []
@@ -147,7 +148,7 @@ class _Search:
         num_free -= len(parts)
         prior = PRIOR_DF if len(self.settled) >= ENOUGH_HISTORIES else 0
         variance = (prior * self.variance + squares) / (prior + num_free)
-        sigma = max(math.sqrt(variance), _NOISE_FLOOR) * self._correlated
+        sigma = max(math.sqrt(variance), NOISE_FLOOR) * self._correlated
         reach = float(stats.t.isf(0.025, prior + num_free)) * sigma
         found = []
         for (at, p_value), before, after in zip(cuts, parts[:-1], parts[1:], strict=True):
@@ -158,8 +159,7 @@ class _Search:
         return found
 
     def _p_value(self, strength: float, num_runs: int) -> float:
-        null = self.null[num_runs]
-        return float(1 + len(null) - np.searchsorted(null, strength)) / (1 + len(null))
+        return p_value_of(strength, self.null[num_runs])
 
     def _rough_residual(self, y: Array, typical: float) -> Array:
         """What is left of a history without its certain changes, scaled for what they took."""
@@ -260,7 +260,7 @@ def _noise(series: Array) -> Array:
     return _MAD_TO_SIGMA * np.median(differences, axis=1) / math.sqrt(2)
 
 
-def _correlation(residuals: Sequence[Array]) -> float:
+def correlation(residuals: Sequence[Array]) -> float:
     """Typical correlation from run to run; what estimating the mean takes off is given back."""
     found = []
     for r in residuals:
@@ -269,7 +269,12 @@ def _correlation(residuals: Sequence[Array]) -> float:
     return min(max(float(np.median(found)), 0.0), _MOST_CORRELATED)
 
 
-def _benjamini_hochberg(p_values: Array, rate: float) -> NDArray[np.bool_]:
+def p_value_of(strength: float, null: Array) -> float:
+    """Share of the sorted statistics of unchanged histories that are as large, never 0."""
+    return float(1 + len(null) - np.searchsorted(null, strength)) / (1 + len(null))
+
+
+def benjamini_hochberg(p_values: Array, rate: float) -> NDArray[np.bool_]:
     """Which hypotheses are rejected with a false discovery rate of at most `rate`."""
     order = np.argsort(p_values)
     limits = rate * np.arange(1, len(p_values) + 1) / len(p_values)

@@ -9,7 +9,7 @@ from typing import Any
 import pandas as pd
 
 from bench.stats import median
-from reports import change_points, frames, run_labels
+from reports import change_points, frames, late_shifts, run_labels
 from reports.change_points import Change
 
 Record = dict[str, Any]
@@ -76,12 +76,13 @@ class Step:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CaseHistory:
-    """A case on one device over its runs."""
+    """A case on one device over its runs; `late` is a shift of its last one or two runs."""
 
     case_path: str
     device_name: str
     points: tuple[Point, ...]
     steps: tuple[Step, ...] = ()
+    late: Step | None = None
 
     @property
     def timed(self) -> tuple[Point, ...]:
@@ -128,11 +129,17 @@ class History:
         return sorted(found, key=lambda pair: (not pair[1].is_slower, -_size(pair[1])))
 
     @property
+    def lates(self) -> list[tuple[CaseHistory, Step]]:
+        """Every shift of the last runs, in the order of `steps`."""
+        found = [(case, case.late) for case in self.cases if case.late is not None]
+        return sorted(found, key=lambda pair: (not pair[1].is_slower, -_size(pair[1])))
+
+    @property
     def common(self) -> list[Common]:
         """The runs at which at least half of the cases of a device changed."""
         groups: dict[tuple[str, int], list[Step]] = {}
         for case in self.cases:
-            for step in case.steps:
+            for step in (*case.steps, *([case.late] if case.late else [])):
                 key = (case.device_name, step.first_after.number)
                 groups.setdefault(key, []).append(step)
         found = []
@@ -154,8 +161,12 @@ def compose(rows: pd.DataFrame) -> History:
     histories = _histories(cases, runs)
     values = [[p.latency_ms or 0.0 for p in h.timed] for h in histories]
     changes = change_points.find(values)
-    told = [_with_steps(h, found) for h, found in zip(histories, changes, strict=True)]
-    told.sort(key=lambda h: (-max(map(_size, h.steps), default=0.0), h.device_name, h.case_path))
+    lates = late_shifts.find(values, changes)
+    told = [
+        _with_steps(h, found, late)
+        for h, found, late in zip(histories, changes, lates, strict=True)
+    ]
+    told.sort(key=lambda h: (-_largest(h), h.device_name, h.case_path))
     return History(runs=tuple(runs.values()), cases=tuple(told))
 
 
@@ -231,25 +242,35 @@ def _with_outliers(history: CaseHistory) -> CaseHistory:
     return replace(history, points=tuple(points))
 
 
-def _with_steps(history: CaseHistory, changes: Sequence[Change]) -> CaseHistory:
+def _with_steps(
+    history: CaseHistory, changes: Sequence[Change], late: Change | None
+) -> CaseHistory:
     timed = history.timed
     ends = [0, *(c.index for c in changes), len(timed)]
-    medians = [median([p.latency_ms or 0.0 for p in timed[a:b]]) for a, b in pairwise(ends)]
-    steps = []
-    for change, (before_ms, after_ms) in zip(changes, pairwise(medians), strict=True):
-        before, after = timed[change.index - 1].run, timed[change.index].run
-        others = run_labels.changed(before.example, after.example)
-        steps.append(
-            Step(
-                change=change,
-                last_before=before,
-                first_after=after,
-                before_ms=before_ms,
-                after_ms=after_ms,
-                others=tuple(others),
-            )
-        )
-    return replace(history, steps=tuple(steps))
+    parts = [timed[a:b] for a, b in pairwise(ends)]
+    steps = [_step(change, *pair) for change, pair in zip(changes, pairwise(parts), strict=True)]
+    last = None
+    if late is not None:
+        last = _step(late, timed[ends[-2] : late.index], timed[late.index :])
+    return replace(history, steps=tuple(steps), late=last)
+
+
+def _step(change: Change, before: Sequence[Point], after: Sequence[Point]) -> Step:
+    before_ms, after_ms = (median([p.latency_ms or 0.0 for p in part]) for part in (before, after))
+    last, first = before[-1].run, after[0].run
+    return Step(
+        change=change,
+        last_before=last,
+        first_after=first,
+        before_ms=before_ms,
+        after_ms=after_ms,
+        others=tuple(run_labels.changed(last.example, first.example)),
+    )
+
+
+def _largest(case: CaseHistory) -> float:
+    steps = [*case.steps, *([case.late] if case.late else [])]
+    return max(map(_size, steps), default=0.0)
 
 
 def _size(step: Step) -> float:

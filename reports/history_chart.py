@@ -44,7 +44,9 @@ def described(case: CaseHistory) -> str:
         f"at first, {units.duration(last.latency_ms)} at last"
     ]
     parts += [f"{change_text(s)} from run {s.first_after.number} on" for s in case.steps]
-    return "; ".join(parts if case.steps else [*parts, "no change"])
+    if case.late:
+        parts.append(f"{change_text(case.late)} in the last runs")
+    return "; ".join(parts if len(parts) > 1 else [*parts, "no change"])
 
 
 def change_text(step: Step) -> str:

@@ -50,8 +50,8 @@ def figure(history: History) -> Figure:
 
 
 def shown(history: History) -> tuple[CaseHistory, ...]:
-    """The cases that changed; the first ones where none did."""
-    changed = tuple(case for case in history.cases if case.steps)
+    """The cases that changed or shifted; the first ones where none did."""
+    changed = tuple(case for case in history.cases if case.steps or case.late)
     return (changed or history.cases)[:MAX_PANELS]
 
 
@@ -60,7 +60,9 @@ def _title(history: History) -> str:
     text = f"Latency over {units.plural(len(history.runs), 'run')}"
     if number == total:
         return text
-    which = "those that changed most" if history.steps else "none of which changed"
+    which = "those that changed most"
+    if not (history.steps or history.lates):
+        which = "none of which changed"
     return f"{text}: {number} of {total} cases, {which}"
 
 
@@ -103,7 +105,8 @@ def _frame(axes: Axes, case: CaseHistory, num_runs: int) -> None:
     axes.tick_params(labelsize=theme.SMALL_PT, colors=theme.MUTED, labelcolor=theme.INK)
     title = theme.literal(case.case_path)
     axes.set_title(title, loc="left", pad=14, **theme.text_style(theme.SMALL_PT))
-    told = "; ".join(f"run {s.first_after.number}: {change_text(s)}" for s in case.steps)
+    steps = [*case.steps, *([case.late] if case.late else [])]
+    told = "; ".join(f"run {s.first_after.number}: {change_text(s)}" for s in steps)
     axes.text(
         0.0,
         1.03,

@@ -71,8 +71,9 @@ def html(history: History, problems: Sequence[str]) -> str:
             "path": case.case_path,
             "device": case.device_name if len(numbers) > 1 else "",
             "svg": Markup(history_chart.chart(case, num_runs=numbers[case.device_name])),
-            "is_changed": bool(case.steps),
+            "is_changed": bool(case.steps or case.late),
             "steps": [history_chart.change_text(step) for step in case.steps],
+            "late": history_chart.change_text(case.late) if case.late else "",
         }
         for case in history.cases
     ]
@@ -81,6 +82,7 @@ def html(history: History, problems: Sequence[str]) -> str:
         headline=history_text.headline(history),
         devices=history_text.device_lines(history),
         common=[history_text.common_sentence(c) for c in history.common],
+        lates=[history_text.late_sentence(case, step) for case, step in history.lates],
         stopped=history_text.stopped_sentences(history),
         problems=list(problems),
         step_columns=history_text.STEP_COLUMNS,
@@ -104,6 +106,9 @@ def markdown(history: History, problems: Sequence[str]) -> str:
     if history.steps:
         lines = [history_text.step_cells(case, step) for case, step in history.steps]
         blocks += ["## Changes", _table(history_text.STEP_COLUMNS, lines)]
+    lates = [history_text.late_sentence(case, step) for case, step in history.lates]
+    if lates:
+        blocks += ["## Shifts of the last runs", "\n".join(f"- {escape(s)}" for s in lates)]
     stopped = history_text.stopped_sentences(history)
     if stopped:
         blocks += ["## Cases that stopped", "\n".join(f"- {escape(s)}" for s in stopped)]

@@ -22,8 +22,8 @@ METHOD = (
     "A change is marked where the latency differs for at least "
     f"{change_points.LEAST_RUNS} runs on both sides, by at least "
     f"{units.percent_label(change_points.LEAST_CHANGE)}. A run alone far from its neighbours is an "
-    "outlier and moves nothing; a change is therefore marked from its third run on. For the last "
-    "run use ena-bench check.",
+    "outlier and moves nothing. A shift of the last one or two runs is named apart: it may be an "
+    "outlier or a change; ena-bench check tells.",
     "What counts as a change is learnt from the noise of all cases on the page: of pages on which "
     f"nothing changed at most {units.percent_label(change_points.RATE)} have any mark, if noise is "
     "independent or fades from run to run. A machine that settles in a slower mode for several "
@@ -39,14 +39,16 @@ def headline(history: History) -> str:
         return "No run was given."
     cases = [case for case in history.cases if case.steps]
     text = f"{units.plural(len(history.runs), 'run')} of {units.plural(len(history.cases), 'case')}"
+    late = len(history.lates)
+    young = f"; {units.plural(late, 'case')} shifted in the last runs" if late else ""
     if not cases:
-        return f"{text}: no change{_too_few(history)}."
+        return f"{text}: no change{_too_few(history)}{young}."
     steps = [step for case in cases for step in case.steps]
     slower = sum(step.is_slower for step in steps)
     counts = [f"{slower} slower"] * bool(slower)
     counts += [f"{len(steps) - slower} faster"] * bool(len(steps) - slower)
-    number = units.plural(len(cases), "case")
-    return f"{text}: {number} changed, {units.plural(len(steps), 'time')} ({', '.join(counts)})."
+    changed = f"{units.plural(len(cases), 'case')} changed, {units.plural(len(steps), 'time')}"
+    return f"{text}: {changed} ({', '.join(counts)}){young}."
 
 
 def device_lines(history: History) -> list[str]:
@@ -76,6 +78,13 @@ def step_sentence(case: CaseHistory, step: Step) -> str:
         f"{case.case_path}: {change_text(step)}, {times}, from run {run.number} on "
         f"({run.started_at[:16].replace('T', ' ')}, {step.commits}{others})"
     )
+
+
+def late_sentence(case: CaseHistory, step: Step) -> str:
+    """A shift of the last runs with its place and what else changed there."""
+    number = case.timed[-1].run.number - step.first_after.number + 1
+    last = "in the last run" if number == 1 else "in the last runs"
+    return f"{step_sentence(case, step)}: {last} only"
 
 
 def common_sentence(common: Common) -> str:
@@ -137,6 +146,7 @@ def screen(history: History, problems: Sequence[str], *, saved: str) -> str:
     lines = [headline(history)]
     lines += [common_sentence(common) for common in history.common]
     lines += [f"  {step_sentence(case, step)}" for case, step in history.steps]
+    lines += [f"  {late_sentence(case, step)}" for case, step in history.lates]
     lines += [f"  {sentence}" for sentence in stopped_sentences(history)]
     lines += [f"WARNING  {problem}" for problem in problems]
     return "\n".join([*lines, f"history  {saved}"])
@@ -155,23 +165,25 @@ def document(history: History, problems: Sequence[str]) -> dict[str, Any]:
             }
             for run in history.runs
         ],
-        "changes": [
-            {
-                "case_path": case.case_path,
-                "device_name": case.device_name,
-                "ratio": step.change.ratio,
-                "ratio_lo": step.change.lo,
-                "ratio_hi": step.change.hi,
-                "p_value": step.change.p_value,
-                "before_ms": step.before_ms,
-                "after_ms": step.after_ms,
-                "last_run_before": step.last_before.run_id,
-                "first_run_after": step.first_after.run_id,
-                "commits": step.commits,
-                "also_changed": list(step.others),
-            }
-            for case, step in history.steps
-        ],
+        "changes": [_step_values(case, step) for case, step in history.steps],
+        "late_shifts": [_step_values(case, step) for case, step in history.lates],
         "stopped": stopped_sentences(history),
         "problems": list(problems),
+    }
+
+
+def _step_values(case: CaseHistory, step: Step) -> dict[str, Any]:
+    return {
+        "case_path": case.case_path,
+        "device_name": case.device_name,
+        "ratio": step.change.ratio,
+        "ratio_lo": step.change.lo,
+        "ratio_hi": step.change.hi,
+        "p_value": step.change.p_value,
+        "before_ms": step.before_ms,
+        "after_ms": step.after_ms,
+        "last_run_before": step.last_before.run_id,
+        "first_run_after": step.first_after.run_id,
+        "commits": step.commits,
+        "also_changed": list(step.others),
     }

@@ -177,6 +177,29 @@ def test_a_change_of_few_cases_does_not(runs):
     assert history.compose(runs({"64x64": _slower_from(7)})).common == []
 
 
+def test_a_shift_of_the_last_runs_is_named_apart(runs):
+    found = history.compose(runs({"64x64": _slower_from(10, 1.5)}))
+    assert found.steps == []
+    ((case, late),) = found.lates
+    assert "64x64" in case.case_path
+    assert (late.last_before.run_id, late.first_after.run_id) == ("run-9", "run-10")
+    assert late.change.ratio == pytest.approx(1.5, rel=0.03)
+    assert history_text.late_sentence(case, late).endswith(": in the last runs only")
+    assert history_text.headline(found) == (
+        "12 runs of 3 cases: no change; 1 case shifted in the last runs."
+    )
+    (told,) = history_text.document(found, [])["late_shifts"]
+    assert told["first_run_after"] == "run-10"
+
+
+def test_a_last_run_in_which_all_are_slow_points_at_the_machine(runs):
+    canvases = ("32x64", "64x64", "8x16", "16x32", "64x128")
+    factors = {canvas: _slower_from(11, 1.4) for canvas in canvases}
+    (common,) = history.compose(runs(factors, canvases=canvases)).common
+    assert common.run.run_id == "run-11"
+    assert len(common.steps) == 5
+
+
 def test_an_outlier_is_marked_as_one(runs):
     found = history.compose(runs({"64x64": lambda run: 1.5 if run == 4 else 1.0}))
     assert found.steps == []
