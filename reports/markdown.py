@@ -12,45 +12,62 @@ from reports.tables import Table
 
 COMMENT_LENGTH = 65_536
 """Characters of a comment on GitHub."""
+DETAILS = ("everything", "no tables", "the outline")
+"""How much is said, the most first: of the outline, figures have titles only, claims a count, and
+the summary its first sentences."""
+MAX_SENTENCES = 12
 
 
 def page(document: Document, *, folder: Path) -> str:
     """The document as Markdown; figures are linked relative to `folder`.
 
-    Without its tables where it would be longer than a comment may be.
+    Of `DETAILS` the first that fits into a comment, else the last.
     """
-    text = _text(document, folder, has_tables=True)
-    return text if len(text) <= COMMENT_LENGTH else _text(document, folder, has_tables=False)
+    text = ""
+    for detail in DETAILS:
+        text = _text(document, folder, detail)
+        if len(text) <= COMMENT_LENGTH:
+            break
+    return text
 
 
-def _text(document: Document, folder: Path, *, has_tables: bool) -> str:
+def _text(document: Document, folder: Path, detail: str) -> str:
+    everything, outline = detail == DETAILS[0], detail == DETAILS[-1]
     blocks = [
         f"# {escape(document.title)}",
         _items(document.machines),
         _items([f"The runs also differ in {text}" for text in document.differences]),
         _items([document.outcome, document.correctness]),
-        *_chapter("Summary", document.sentences),
+        *_chapter("Summary", _first(document.sentences) if outline else document.sentences),
         *_chapter("Files that could not be read", document.problems),
         *_chapter("Cases without a result", document.failures),
         *_chapter("Warnings", document.warnings),
     ]
     for part in document.overviews:
-        blocks += _part(part, folder) if part.pictures else []
+        blocks += _part(part, folder, outline=outline) if part.pictures else []
     if document.undrawn:
         number = units.plural(len(document.undrawn), "figure")
         blocks += _folded(f"{number} left out", [_items(document.undrawn)])
     blocks += ["## Claims", escape(claims.tally(document.judgements))]
-    blocks += [claim_text.markdown(document.judgements).strip()]
-    for section in document.sections if has_tables else ():
-        blocks += _section(section, folder)
-    if not has_tables:
-        blocks.append("The tables would make this too long for a comment; they are in report.html.")
+    if not outline:
+        blocks.append(claim_text.markdown(document.judgements).strip())
+    if everything:
+        for section in document.sections:
+            blocks += _section(section, folder)
+    else:
+        blocks.append("More would be too long for a comment; it is in report.html.")
     blocks += _chapter("How it was measured", document.method)
     blocks += _folded("On what it was measured", [table(document.facts)])
     blocks += _folded("Runs", [_items(document.runs)])
     if document.unsupported:
         blocks += _folded("Cases that cannot run here", [_items(document.unsupported)])
     return "\n\n".join(b for b in blocks if b) + "\n"
+
+
+def _first(sentences: list[str]) -> list[str]:
+    more = len(sentences) - MAX_SENTENCES
+    rest = [f"and {more} more, in report.html"] if more > 0 else []
+    return [*sentences[:MAX_SENTENCES], *rest]
 
 
 def table(content: Table) -> str:
@@ -79,18 +96,18 @@ def _items(lines: Iterable[str]) -> str:
 
 
 def _section(section: Section, folder: Path) -> Iterator[str]:
-    yield from _part(section.part, folder)
+    yield from _part(section.part, folder, outline=False)
     yield _items(section.notes)
     for title, content in section.tables:
         yield from _folded(title, [table(content)])
 
 
-def _part(part: Part, folder: Path) -> Iterator[str]:
+def _part(part: Part, folder: Path, *, outline: bool) -> Iterator[str]:
     yield f"## {escape(part.heading)}"
     yield escape(part.setting)
     for picture in part.pictures:
         target = picture.file("png").relative_to(folder).as_posix()
-        yield f"![{escape(picture.alt)}]({target})"
+        yield f"![{escape(picture.title if outline else picture.alt)}]({target})"
         yield f"**{escape(picture.title)}.** {escape(picture.caption)}"
 
 

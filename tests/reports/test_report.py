@@ -136,8 +136,18 @@ def test_a_long_report_leaves_its_tables_to_the_page(study, tmp_path):
     text = markdown.page(content, folder=tmp_path)
     assert len(text) <= markdown.COMMENT_LENGTH
     assert "| 2-D" not in text
-    assert "they are in report.html" in text
+    assert "too long for a comment; it is in report.html" in text
     assert "overtakes Transformer (sdpa_cudnn) at about 4k tokens" in text
+
+
+def test_where_even_that_is_too_long_an_outline_is_left(study, tmp_path, monkeypatch):
+    monkeypatch.setattr(markdown, "COMMENT_LENGTH", 12_000)
+    rows = pd.concat([study(batch=batch) for batch in range(1, 20)])
+    content = document.compose(rows, title="A study", problems=[])
+    text = markdown.page(content, folder=tmp_path)
+    assert len(text) <= 12_000
+    assert re.search(r"- and \d+ more, in report.html", text)
+    assert text.count("overtakes Transformer (sdpa_cudnn) at about 4k tokens") == 12
 
 
 def test_what_runs_differ_in_beside_their_labels_is_said(study, written):
