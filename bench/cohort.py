@@ -22,7 +22,7 @@ _IDENTITY = (
     *("case_id", "case_path", "contender", "impl", *SHAPE),
     *("run_id", "round", "status", "reason", "latency_ms", "peak_memory_mib"),
     *("schema_version", "device_name", "device_id", "driver", "timer"),
-    *("kernel_fingerprint", "kernels", "git_commit", "git_dirty"),
+    *("kernel_fingerprint", "kernels", "num_threads", "git_commit", "git_dirty"),
 )
 _MACHINE = {"device_name": "device", "driver": "driver"}
 _CLOCK = {"timer": "timer"}
@@ -140,6 +140,8 @@ def differences(
         if len(values := baseline.values(column)) > 1
         and set(values) == set(candidate.values(column))
     ]
+    if not across_machines:
+        found += _thread_differences(baseline, candidate)
     is_same_machine = baseline.values("device_name") == candidate.values("device_name")
     if is_same_machine and not new_kernels:
         found += _kernel_differences(baseline, candidate)
@@ -162,6 +164,17 @@ def software_changes(baseline: Iterable[Cohort], candidate: Iterable[Cohort]) ->
 
 def _is_ok(row: Record) -> bool:
     return row["status"] == "ok" and bool(row["latency_ms"])
+
+
+def _thread_differences(baseline: Cohort, candidate: Cohort) -> list[str]:
+    """Of what a CPU computes; on a GPU the host's threads launch and no more."""
+    if baseline.rows[0]["device"] == "cuda":
+        return []
+    old, new = (set(c.values("num_threads")) - {None} for c in (baseline, candidate))
+    if not (old and new) or old == new:
+        return []
+    before, after = (_listed([f"{n:.0f}" for n in sorted(side)]) for side in (old, new))
+    return [f"another number of CPU threads ({before}, now {after})"]
 
 
 def _kernel_differences(baseline: Cohort, candidate: Cohort) -> list[str]:

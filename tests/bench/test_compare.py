@@ -232,6 +232,27 @@ def test_several_machines_in_one_run_are_not_comparable(baseline):
     assert found.cases[0].reason == "several drivers in one run (570.1 and 580.2)"
 
 
+@pytest.mark.parametrize(
+    ("device", "before", "after", "reason"),
+    [
+        ("cpu", 2, 8, "another number of CPU threads (2, now 8)"),
+        ("cpu", 2, 2, ""),
+        ("cpu", None, 8, ""),
+        ("cpu", 8, None, ""),
+        ("cuda", 2, 8, ""),
+    ],
+)
+def test_a_cpu_with_other_threads_is_another_machine(device, before, after, reason):
+    cases = [case_of(3, device=device)]
+    old, new = (
+        rows_of(cases, run=run, num_threads=threads, seed=1)
+        for run, threads in (("main", before), ("change", after))
+    )
+    (case,) = compare(old, new).cases
+    assert case.reason == reason
+    assert (case.verdict == "not comparable") == bool(reason)
+
+
 def test_other_kernels_are_not_comparable_unless_that_is_the_point(baseline):
     after = rows_of(CASES, run="change", latency_ms=1.5, seed=2)
     after = replaced(
