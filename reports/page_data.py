@@ -77,6 +77,7 @@ TABLE = (
     Shown(column="depth", title="depth", format="count"),
     Shown(column="dtype", title="dtype"),
     Shown(column="device_name", title="device"),
+    Shown(column="run_id", title="run"),
     Shown(column="round", title="round", format="count"),
     Shown(column="reason", title="reason"),
     Shown(column="warnings", title="warnings"),

@@ -1,7 +1,7 @@
 // The table of all rows: sorted by any column, filtered by text and by choice, one page at a time.
 
 const PAGE_ROWS = 50;
-const CHOICES = ["level", "mode", "series", "status"];
+const CHOICES = ["level", "mode", "series", "status", "run_id"];
 
 const table = {
   columns: [],
@@ -77,7 +77,8 @@ const table = {
         else table.chosen[name] = values[Number(select.value)];
       }),
     );
-    return element("label", {}, element("span", { text: name }), select);
+    const { title } = data.shown.find((shown) => shown.column === name);
+    return element("label", {}, element("span", { text: title }), select);
   },
 
   head() {

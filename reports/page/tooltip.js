@@ -63,7 +63,7 @@ function caseLines(record, line, quantity) {
   const rounds = record.num_rounds > 1 ? ` in ${record.num_rounds} rounds` : "";
   found.push(element("p", { class: "place", text: samples + rounds }));
   if (doubts.length) {
-    found.push(element("p", { class: "doubt", text: `Warning: ${shortened(doubts[0], 160)}` }));
+    found.push(element("p", { class: "doubt", text: `Warning: ${shortened(doubts[0], 110)}` }));
   }
   return found;
 }

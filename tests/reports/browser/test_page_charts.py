@@ -214,3 +214,6 @@ def test_runs_of_two_machines_are_lines_of_one_chart(window, study, tmp_path, pa
     assert sum("H200" in name for name in names) == 3
     assert "NVIDIA H100 80GB HBM3" in page.text("#chart-setting")
     assert "NVIDIA H200" in page.text("#chart-setting")
+    page.click("#filter-run_id")
+    page.press("ARROW_DOWN", "ENTER")
+    assert page.text("#rows-count") == "20 rows of 40"
