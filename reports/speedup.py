@@ -48,6 +48,32 @@ def attach(cases: list[Record], *, held_fixed: Sequence[str]) -> None:
         case |= _against(case, _best(on_canvas or candidates))
 
 
+def over_linear(cases: Sequence[Record]) -> dict[tuple[Any, ...], float]:
+    """Speed-up over the fastest linear model (level `op`: delta rule) of the same run and length.
+
+    Keys are mode, number of axes, series and length; linear models themselves have none.
+    """
+    same = ("run_id", "device_id", "level", "mode", "timer", "ndim", "seq_len")
+    fastest: dict[tuple[Any, ...], float] = {}
+    timed = [c for c in cases if c["status"] == "ok" and c["latency_ms"]]
+    for case in timed:
+        if case["contender"] == _linear_contender(case["level"]):
+            key = tuple(case[n] for n in same)
+            fastest[key] = min(fastest.get(key, math.inf), case["latency_ms"])
+    found = {}
+    for case in timed:
+        rival_ms = fastest.get(tuple(case[n] for n in same))
+        is_rival = case["contender"] in (_linear_contender(case["level"]), *NOT_MIXERS)
+        if rival_ms is not None and not is_rival and case["is_squarest"]:
+            place = (case["mode"], case["ndim"], case["series"], case["seq_len"])
+            found[place] = rival_ms / case["latency_ms"]
+    return found
+
+
+def _linear_contender(level: str | None) -> str:
+    return "delta_rule" if level == "op" else "linear"
+
+
 def speedup_interval(case: Record) -> tuple[float, float]:
     """95% interval of a speed-up: the relative errors of both medians in quadrature.
 

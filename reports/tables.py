@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench import units
-from reports import energy, frames, roofline, scan_overhead, sparsity, words
+from reports import energy, frames, roofline, scan_overhead, sparsity, speedup, words
 from reports.exponents import Growth
 from reports.scaling import Crossover, Scaling
 from reports.scan_overhead import Overhead
@@ -68,13 +68,15 @@ def latency_table(cases: Sequence[Record]) -> Table:
 
 
 def analysis_tables(cases: Sequence[Record]) -> list[Table]:
-    """Series by sequence length: efficiency of sparsity, cost of scans, roofline, energy.
+    """Series by sequence length: against linear models, sparsity, scans, roofline, energy.
 
     Only what is known of any series, and of each only the series of which it is known.
     """
     gained = {_place(e): e.efficiency for e in sparsity.efficiencies(cases)}
+    faster = speedup.over_linear(cases)
     cost = {_place(o): o.ratio for o in scan_overhead.overheads(cases)}
     quantities: tuple[tuple[str, Callable[[Record], float | None], Format], ...] = (
+        ("speed-up over the fastest linear", lambda c: faster.get(_place_of(c)), units.ratio),
         ("efficiency of sparsity", lambda c: gained.get(_place_of(c)), units.percent),
         ("time over the scan uni", lambda c: cost.get(_place_of(c)), units.ratio),
         ("fraction of the roofline", roofline.fraction, units.percent),

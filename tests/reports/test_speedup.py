@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from reports import frames
+from reports import frames, speedup
 
 ENA = {"contender": "ena", "impl": "flex+fla", "sparsity_target": 0.7}
 
@@ -104,3 +104,39 @@ def test_operators_are_compared_with_full_attention_and_scans_with_nothing(row):
 def test_memory_is_compared_where_both_are_known(row):
     assert _ena([row(), row(**ENA, peak_memory_mib=75.0)])["memory_ratio"] == 0.25
     assert _ena([row(peak_memory_mib=None), row(**ENA)])["memory_ratio"] is None
+
+
+def test_a_series_is_compared_with_the_fastest_linear_model_of_its_length(row):
+    linear = {"contender": "linear", "impl": "fla"}
+    cases = frames.records(
+        frames.tidy(
+            pd.DataFrame(
+                [
+                    row(latency_ms=2.0),
+                    row(latency_ms=2.0, canvas="64x128"),
+                    row(latency_ms=2.0, mode="bwd"),
+                    row(**linear, latency_ms=6.0),
+                    row(**linear, scan="cross", latency_ms=3.0),
+                    row(**linear, scan="bi", status="oom"),
+                    row(**linear, latency_ms=1.0, canvas="4096"),
+                    row(**linear, latency_ms=1.0, run_id="another"),
+                ]
+            )
+        )
+    )
+    found = speedup.over_linear(cases)
+    assert [(name, length) for _, _, name, length in found] == [
+        (next(c["series"] for c in cases if c["contender"] == "transformer"), 4096)
+    ]
+    assert list(found.values()) == [1.5]
+
+
+def test_an_operator_is_compared_with_the_delta_rule(row):
+    op = {"level": "op", "depth": 1}
+    rows = [
+        row(**op, contender="attention", latency_ms=4.0),
+        row(**op, contender="delta_rule", impl="triton", latency_ms=1.0),
+        row(**op, contender="scan", impl="triton", latency_ms=0.1),
+    ]
+    found = speedup.over_linear(frames.records(frames.tidy(pd.DataFrame(rows))))
+    assert {place[2]: ratio for place, ratio in found.items()} == {"Attention (sdpa_cudnn)": 0.25}

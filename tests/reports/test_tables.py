@@ -48,6 +48,11 @@ def test_every_analysis_that_is_known_is_a_table_of_series_by_length(row):
         )
     )
     assert {t.columns[0].name: cells(t) for t in found} == {
+        "speed-up over the fastest linear": {
+            "2-D Transformer (sdpa_cudnn)": {"4k": "1.00x"},
+            "2-D ENA full attention (sdpa_cudnn+fla)": {"4k": "0.500x"},
+            "2-D ENA 50% (triton+fla)": {"4k": "0.667x"},
+        },
         "efficiency of sparsity": {"2-D ENA 50% (triton+fla)": {"4k": "66.7%"}},
         "time over the scan uni": {"2-D Linear cross (fla)": {"4k": "1.50x"}},
         "fraction of the roofline": {"2-D Transformer (sdpa_cudnn)": {"4k": "50.0%"}},
