@@ -106,7 +106,6 @@ def _draw_order(panel: Axes, row: Record) -> None:
         **dots,
         gid="outliers",
     )
-    panel.set_xlim(0, len(values) + 1)
     _linear(panel.yaxis, values, "latency (ms)")
     _linear(panel.xaxis, [0.0, float(len(values))], "sample, in order")
 
@@ -150,10 +149,8 @@ def _linear(axis: Any, values: Sequence[float] | np.ndarray, label: str) -> None
     low, high = float(np.min(values)), float(np.max(values))
     room = max(high - low, abs(high) * 0.02, 1e-9) * 0.06
     places = axes.even_ticks(low, high)
-    if axis.axis_name == "y":
-        axis.axes.set_ylim(low - room if low else 0.0, high + room)
-    elif label != "sample, in order":
-        axis.axes.set_xlim(low - room if low else 0.0, high + room)
+    set_limits = axis.axes.set_ylim if axis.axis_name == "y" else axis.axes.set_xlim
+    set_limits(low - room if low else 0.0, high + room)
     ticks(axis, places, [axes.plain(p) for p in places], label)
 
 
