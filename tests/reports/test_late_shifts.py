@@ -62,9 +62,11 @@ def test_a_shift_after_a_change_is_held_against_the_new_level():
 
 def test_short_histories_and_young_levels_have_no_shift():
     assert _found([[1.0, 1.0, 2.0], []]) == [None, None]
-    values = _histories(7, runs=12)
-    for run in range(8, 12):
+    values = _histories(7, runs=14)
+    for run in range(8, 14):
         values[0][run] *= 2.0
+    values[0][13] *= 1.5
+    assert [c.index for c in change_points.find(values)[0]] == [8]
     assert _found(values)[0] is None
 
 
