@@ -53,6 +53,10 @@ class Gpu:
         return self._number("nvmlDeviceGetMaxClockInfo", self._nvml.NVML_CLOCK_MEM)
 
     def power_w(self) -> float | None:
+        """At this moment; where the driver does not tell, what may be a mean of the last second."""
+        milliwatts = self._field("NVML_FI_DEV_POWER_INSTANT")
+        if milliwatts is not None:
+            return milliwatts * 1e-3
         return self._number("nvmlDeviceGetPowerUsage", scale=1e-3)
 
     def temperature_c(self) -> float | None:
@@ -81,6 +85,14 @@ class Gpu:
             GpuProcess(p.pid, None if p.usedGpuMemory is None else p.usedGpuMemory / MIB)
             for p in found
         ]
+
+    def _field(self, name: str) -> float | None:
+        """A field that only newer drivers, and bindings, know by its name."""
+        number = getattr(self._nvml, name, None)
+        found = None if number is None else self._ask("nvmlDeviceGetFieldValues", [number])
+        if not found or found[0].nvmlReturn != self._nvml.NVML_SUCCESS:
+            return None
+        return float(found[0].value.uiVal)
 
     def _number(self, query: str, *args: Any, scale: float = 1.0) -> float | None:
         value = self._ask(query, *args)

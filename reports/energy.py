@@ -1,8 +1,8 @@
 """Energy of a call, from the median power of the board while it was timed.
 
 The board is read every 50 ms, so the power is that of many calls and of what lies between them:
-flushes of the cache and gaps of the host. For calls that keep the GPU busy that is close; for tiny
-ones it says too much.
+flushes of the cache and gaps of the host. For calls that keep the GPU busy that is close. Drivers
+that only tell a mean of the last second blur it with what ran before.
 """
 
 from collections.abc import Mapping

@@ -52,6 +52,35 @@ def test_whatever_the_driver_refuses_is_unknown():
     assert answers == [None] * 9
 
 
+class InstantNvml(RefusingNvml):
+    """A driver that tells the power of this moment beside the mean of the last second."""
+
+    NVML_SUCCESS, NVML_FI_DEV_POWER_INSTANT = 0, 186
+
+    def __init__(self, answer=0):
+        super().__init__()
+        self.answer = answer
+
+    def nvmlDeviceGetFieldValues(self, handle, fields):
+        assert (handle, fields) == ("gpu", [186])
+        return [SimpleNamespace(nvmlReturn=self.answer, value=SimpleNamespace(uiVal=412_500))]
+
+    def nvmlDeviceGetPowerUsage(self, handle):
+        return 98_000
+
+
+def test_the_power_is_that_of_this_moment_where_the_driver_tells_it():
+    assert Gpu(InstantNvml(), "gpu").power_w() == 412.5
+
+
+def test_otherwise_the_power_is_what_the_driver_calls_usage():
+    not_supported = InstantNvml(answer=3)
+    older_bindings = InstantNvml()
+    older_bindings.NVML_FI_DEV_POWER_INSTANT = None
+    assert Gpu(not_supported, "gpu").power_w() == 98.0
+    assert Gpu(older_bindings, "gpu").power_w() == 98.0
+
+
 def test_numbers_arrive_in_the_units_of_their_names():
     class Nvml(RefusingNvml):
         def nvmlDeviceGetClockInfo(self, handle, kind):
