@@ -20,6 +20,7 @@ check: $(VENV)/ready
 
 docs: $(VENV)/ready
 	$(BIN)/python -c 'from bench.row import columns_markdown as c; print(c(), end="")' > docs/columns.md
+	$(BIN)/python -c 'from reports.claim_text import rules_markdown as c; print(c(), end="")' > docs/claims.md
 
 $(VENV)/ready: pyproject.toml
 	$(PYTHON) -m venv $(VENV)
