@@ -7,7 +7,18 @@ from typing import Any
 
 import pandas as pd
 
-from reports import claim_text, claims, facts, frames, plots, run_labels, summary, tables, words
+from reports import (
+    claim_text,
+    claims,
+    facts,
+    findings,
+    frames,
+    plots,
+    run_labels,
+    summary,
+    tables,
+    words,
+)
 from reports.claim_rules import CLAIMS
 from reports.claims_untested import UNTESTED
 from reports.metrics import SPEEDUP, has_points
@@ -79,6 +90,7 @@ class Document:
     outcome: str
     correctness: str
     sentences: list[str]
+    findings: list[str]
     warnings: list[str]
     failures: list[str]
     unsupported: list[str]
@@ -115,6 +127,7 @@ def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
             *summary.sentences(tidy, scaling_table(tidy)),
             *claim_text.headline(judgements),
         ],
+        findings=findings.sentences(tidy),
         warnings=[g.sentence for g in summary.warning_groups(cases)],
         failures=[g.sentence for g in summary.failure_groups(cases)],
         unsupported=[g.sentence for g in summary.unsupported_groups(cases)],

@@ -96,7 +96,8 @@ def _save(figure: Figure, picture: Picture) -> None:
             figure.savefig(path, dpi=PNG_DPI, pil_kwargs={"compress_level": 4})
         else:
             date = "CreationDate" if path.suffix == ".pdf" else "Date"
-            with matplotlib.rc_context({"svg.hashsalt": picture.name}):
+            # publishers refuse fonts of type 3, which a PDF has otherwise
+            with matplotlib.rc_context({"svg.hashsalt": picture.name, "pdf.fonttype": 42}):
                 figure.savefig(path, metadata={date: None})
 
 

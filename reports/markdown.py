@@ -39,6 +39,7 @@ def _text(document: Document, folder: Path, detail: str) -> str:
         _items([f"The runs also differ in {text}" for text in document.differences]),
         _items([document.outcome, document.correctness]),
         *_chapter("Summary", _first(document.sentences) if outline else document.sentences),
+        *([] if outline else _chapter("Findings", document.findings)),
         *_chapter("Files that could not be read", document.problems),
         *_chapter("Cases without a result", document.failures),
         *_chapter("Warnings", document.warnings),
@@ -107,8 +108,8 @@ def _part(part: Part, folder: Path, *, outline: bool) -> Iterator[str]:
     yield escape(part.setting)
     for picture in part.pictures:
         target = picture.file("png").relative_to(folder).as_posix()
-        yield f"![{escape(picture.title if outline else picture.alt)}]({target})"
         yield f"**{escape(picture.title)}.** {escape(picture.caption)}"
+        yield f"![{escape(picture.title if outline else picture.alt)}]({target})"
 
 
 def _folded(title: str, blocks: list[str]) -> list[str]:

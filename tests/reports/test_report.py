@@ -111,6 +111,11 @@ def test_every_figure_is_written_in_every_format(study_paths):
     assert starts == {".png": b"\x89PNG\r", ".svg": b"<?xml", ".pdf": b"%PDF-"}
 
 
+def test_no_pdf_has_fonts_that_publishers_refuse(study_paths):
+    pdfs = [p.read_bytes() for p in study_paths.figures if p.suffix == ".pdf"]
+    assert all(b"/Font" in text and b"/Type3" not in text for text in pdfs)
+
+
 def test_figures_beyond_the_wanted_number_are_not_drawn_and_said(study, tmp_path):
     paths = report.write_report(study(), tmp_path, title="A study", max_figures=1)
     assert {p.stem for p in paths.figures} == {"latency-layer"}
@@ -138,6 +143,13 @@ def test_a_long_report_leaves_its_tables_to_the_page(study, tmp_path):
     assert "| 2-D" not in text
     assert "too long for a comment; it is in report.html" in text
     assert "overtakes Transformer (sdpa_cudnn) at about 4k tokens" in text
+
+
+def test_findings_of_the_analysis_are_in_page_and_markdown(row, written):
+    linear = {"contender": "linear", "impl": "fla"}
+    paths = written([row(**linear), row(**linear, scan="bi", latency_ms=3.0)])
+    for text in (_page(paths).text, paths.markdown.read_text(encoding="utf-8")):
+        assert re.search(r"indings\n+.*bi.* 1\.50x", text)
 
 
 def test_where_even_that_is_too_long_an_outline_is_left(study, tmp_path, monkeypatch):
