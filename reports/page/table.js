@@ -148,7 +148,7 @@ const table = {
   },
 
   line(row) {
-    const name = `Everything about ${row.case_path ?? row.series}`;
+    const name = `all columns of ${row.case_path ?? row.series}`;
     const button = element("button", {
       type: "button",
       class: "plain",

@@ -107,6 +107,19 @@ def test_nothing_is_wider_than_a_phone(window, study_page, dark):
     assert page.run("document.querySelector('#panels svg').getBoundingClientRect().right") <= 360
 
 
+def test_names_without_end_are_no_wider_than_a_phone(window, row, tmp_path, page_of):
+    name = "x" * 300
+    spent = {"component_ms": '{"attention": 3.0}', "warnings": [name], "run_id": name}
+    rows = [row(), row(impl=name, **spent), row(status="failed", heads=3, impl=name, reason=name)]
+    page = window.open(page_of(rows, tmp_path, title=name), size=PHONE)
+    page.run("document.querySelectorAll('details').forEach((e) => { e.open = true; })")
+    for shown in ("latency", "components"):
+        page.run(f"explorer.set('shown', '{shown}')")
+        page.focus("#panels svg")
+        page.press("ARROW_RIGHT")
+        assert page.run("document.documentElement.scrollWidth") <= PHONE[0], shown
+
+
 def test_every_control_has_a_name_and_every_image_says_what_it_shows(window, study_page):
     page = window.open(study_page)
     controls = page.all("button, input, select, summary, a, [role='region'], [role='application']")
