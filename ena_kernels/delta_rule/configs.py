@@ -44,18 +44,21 @@ CONFIGS = {
 
 HOPPER_TRANSFER = {64: HopperConfig(1, 3, 128), 128: HopperConfig(1, 3, 128)}
 """DP to the launch."""
-HOPPER_OUTPUT = {64: HopperConfig(1, 2, 128), 128: HopperConfig(2, 2)}
+HOPPER_OUTPUT = {64: HopperConfig(1, 4), 128: HopperConfig(2, 2)}
 """EP to the launch."""
 
 
 def padded(D: int, E: int) -> tuple[int, int]:
-    """``(DP, EP)``: the sizes that kernels give to states of ``[E, D]``."""
-    return 1 << (D - 1).bit_length(), -(-E // BLOCK_R) * BLOCK_R
+    """``(DP, EP)``: the sizes that kernels give to states of ``[E, D]``.
+
+    Blocks of 32 columns are computed wrongly by Triton where products follow each other.
+    """
+    return max(64, 1 << (D - 1).bit_length()), -(-E // BLOCK_R) * BLOCK_R
 
 
 def config(num_bytes: int, DP: int) -> Config:
     """The launch in plain Triton for values of `num_bytes`."""
-    return CONFIGS[num_bytes, max(DP, 64)]
+    return CONFIGS[num_bytes, DP]
 
 
 def segment_chunks_of(num_heads: int, num_chunks: int, D: int = MOST_DIM_IN_SEGMENTS) -> int:

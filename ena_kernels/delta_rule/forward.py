@@ -24,8 +24,12 @@ from ena_kernels.delta_rule.configs import (
     padded,
     segment_chunks_of,
 )
-from ena_kernels.delta_rule.forward_kernels import chain_kernel, output_kernel, transfer_kernel
-from ena_kernels.delta_rule.inverse_kernel import chunk_matrices_kernel
+from ena_kernels.delta_rule.forward_kernels import (
+    delta_rule_chain_kernel,
+    delta_rule_output_kernel,
+    delta_rule_transfer_kernel,
+)
+from ena_kernels.delta_rule.inverse_kernel import delta_rule_matrices_kernel
 
 __all__ = ["BLOCK_R", "CHUNK", "Forward", "forward", "padded", "precision", "segment_chunks_of"]
 
@@ -87,12 +91,13 @@ def forward(
 
 def _on_hopper(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
     DP, EP, num_segments = sizes["DP"], sizes["EP"], cut[3]
-    hopper.chunk_matrices(q, k, beta, run.n, run.scalars, scale, qk_l2norm, sizes["D"], DP)
-    state = (run.n, run.scalars, initial, run.transfer)
+    maps = hopper.maps_of(q, k, v, run.n, run.o, DP)
+    hopper.chunk_matrices(*(maps, q, beta, run.n, run.scalars, scale, qk_l2norm, sizes["D"], DP))
+    state = (run.scalars, initial, run.transfer)
     if num_segments > 1:
-        hopper.transfer(k, v, *state, cut, sizes, HOPPER_TRANSFER[DP])
+        hopper.transfer(maps, *state, cut, sizes, HOPPER_TRANSFER[DP])
         _chain(run, num_segments, DP, EP, "tf32")
-    hopper.output(q, k, v, *state, run.o, run.final_state, cut, sizes, HOPPER_OUTPUT[EP])
+    hopper.output(maps, *state, run.final_state, cut, sizes, HOPPER_OUTPUT[EP])
 
 
 def _anywhere(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
@@ -102,7 +107,7 @@ def _anywhere(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
     p = torch.empty_like(run.n)
     q_, k_, v_, o_ = (x.stride()[:3] for x in (q, k, v, run.o))
     shared = {"C": CHUNK, "PRECISION": precision(q.dtype)}
-    chunk_matrices_kernel[(num_heads * num_chunks,)](
+    delta_rule_matrices_kernel[(num_heads * num_chunks,)](
         *(q, k, beta, run.n, p, run.scalars, scale, H, L, num_chunks, plane),
         *(*q_, *k_, *beta.stride()),
         D=sizes["D"],
@@ -117,11 +122,11 @@ def _anywhere(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
     state = (run.scalars, initial, run.transfer)
     if num_segments > 1:
         blocks = EP // rows + -(-DP // rows)
-        transfer_kernel[(num_heads * (num_segments - 1) * blocks,)](
+        delta_rule_transfer_kernel[(num_heads * (num_segments - 1) * blocks,)](
             k, v, run.n, *state, *cut, *k_, *v_, **options
         )
         _chain(run, num_segments, DP, EP, "tf32x3")
-    output_kernel[(num_heads * num_segments * (EP // rows),)](
+    delta_rule_output_kernel[(num_heads * num_segments * (EP // rows),)](
         *(q, k, v, run.n, p, *state, run.o, run.final_state),
         *(*cut, *q_, *k_, *v_, *o_),
         **options,
@@ -134,7 +139,7 @@ def _chain(run, num_segments, DP, EP, precision):
         return
     link = (EP + DP) * DP
     num_heads = run.transfer.shape[0]
-    chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
+    delta_rule_chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
         *(run.transfer, run.transfer.view(-1)[EP * DP :], num_segments - 1, link, link),
         EP=EP,
         DP=DP,

@@ -14,9 +14,9 @@ Few heads and long sequences: the sequence is cut into segments that run at the 
 recurrence over the rows of the identity, with V = 0, gives the map M of a segment; its other half,
 from a state of zeros, gives what the segment adds:
 
-    transfer_kernel   per segment: rows [added | M], the first segment from the initial state
-    chain_kernel      states at the ends of segments, S <- S M + added, in place of the added rows
-    output_kernel     per segment, from its true state: o and the final state
+    transfer    per segment: rows [added | M], the first segment from the initial state
+    chain       states at the ends of segments, S <- S M + added, in place of the added rows
+    output      per segment, from its true state: o and the final state
 
 Moved per token and head: K, Q, V, N, P in and O out once per BLOCK_R rows of the state, a second
 time K, V, N where there are segments.
@@ -101,8 +101,8 @@ def store_state(ptr, state, bh, rows, d, D: tl.constexpr, E: tl.constexpr):
     tl.store(ptr + bh * (D * E) + d[None, :] * E + rows[:, None], state, mask=mask)
 
 
-@triton.jit
-def transfer_kernel(
+@triton.jit(do_not_specialize=("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane"))
+def delta_rule_transfer_kernel(
     k_ptr,
     v_ptr,
     n_ptr,
@@ -161,8 +161,8 @@ def transfer_kernel(
     tl.store(transfer_ptrs, state, mask=(rows < EP + DP)[:, None])
 
 
-@triton.jit
-def chain_kernel(
+@triton.jit(do_not_specialize=("num_links",))
+def delta_rule_chain_kernel(
     values_ptr,
     maps_ptr,
     num_links,
@@ -198,8 +198,8 @@ def chain_kernel(
         tl.store(values_ptr + link * values_stride, x)
 
 
-@triton.jit
-def output_kernel(
+@triton.jit(do_not_specialize=("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane"))
+def delta_rule_output_kernel(
     q_ptr,
     k_ptr,
     v_ptr,

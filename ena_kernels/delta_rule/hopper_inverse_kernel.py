@@ -16,8 +16,10 @@ from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
 from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma
 
-# Triton renamed it after 3.6.
+# Triton renamed these after 3.6.
+REINTERPRET_IS_PUBLIC = gl.constexpr(hasattr(gl.shared_memory_descriptor, "reinterpret"))
 load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
+barrier = getattr(gl, "barrier", None) or gl.thread_barrier
 
 CHUNKS = gl.constexpr(4)
 
@@ -34,11 +36,20 @@ def _place(g, H, num_chunks, total):
 
 
 @gluon.jit
-def _load_keys(k_desc, g, k_smem, full, H, num_chunks, total):
-    _, _, b, h, t = _place(g, H, num_chunks, total)
-    stage = g % 2
-    mbarrier.expect(full.index(stage), k_desc.block_type.nbytes)
-    load_box(k_desc, [b, h, t, 0], full.index(stage), k_smem.index(stage))
+def _load_queries(
+    q_ptr, beta_ptr, g, token, d, flat, H, L, num_chunks, total,
+    q_stride_b, q_stride_h, q_stride_l, beta_stride_b, beta_stride_h, beta_stride_l,
+    D: gl.constexpr,
+):  # fmt: skip
+    """Q ``[64, DP]`` and beta ``[64]`` of the g-th chunk."""
+    _, _, b, h, start = _place(g, H, num_chunks, total)
+    b, h, begin = b.to(gl.int64), h.to(gl.int64), start.to(gl.int64)
+    left = L - start
+    q_ptrs = q_ptr + (b * q_stride_b + h * q_stride_h + begin * q_stride_l)
+    mask = (token < left)[:, None] & (d < D)[None, :]
+    q = gl.load(q_ptrs + (token[:, None] * q_stride_l + d[None, :]), mask=mask, other=0.0)
+    beta_ptrs = beta_ptr + (b * beta_stride_b + h * beta_stride_h + begin * beta_stride_l)
+    return q, gl.load(beta_ptrs + flat * beta_stride_l, mask=flat < left, other=0.0)
 
 
 @gluon.jit
@@ -92,7 +103,7 @@ def _solve(a_smem, beta_smem, n_ptr, H, num_chunks, total):
 
 
 @gluon.jit(do_not_specialize=("H", "L", "num_chunks", "total", "plane"))
-def hopper_chunk_matrices_kernel(
+def delta_rule_hopper_matrices_kernel(
     q_ptr, k_desc, beta_ptr, n_ptr, scalars_ptr, scale, H, L, num_chunks, total, plane,
     q_stride_b, q_stride_h, q_stride_l, beta_stride_b, beta_stride_h, beta_stride_l,
     D: gl.constexpr, DP: gl.constexpr, L2NORM: gl.constexpr, EPS: gl.constexpr,
@@ -108,45 +119,54 @@ def hopper_chunk_matrices_kernel(
     PLAIN_2: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [1, 0])
     PLAIN_1: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     box: gl.constexpr = k_desc.block_type.shape
-    k_smem = gl.allocate_shared_memory(k_desc.dtype, [2] + box, k_desc.layout)  # noqa: RUF005
-    a_smem = gl.allocate_shared_memory(gl.float32, [CHUNKS, 64, 64], PLAIN_3)
+    # 16 KiB per chunk: first its K, of which A takes the place
+    BOXES: gl.constexpr = 128 // DP
+    k_smem = gl.allocate_shared_memory(
+        k_desc.dtype,
+        [CHUNKS * BOXES] + box,  # noqa: RUF005
+        k_desc.layout,
+    )
     beta_smem = gl.allocate_shared_memory(gl.float32, [CHUNKS, 64], PLAIN_2)
-    # the same memory with chunks to be picked by number
-    a_chunks = a_smem._reinterpret(gl.float32, [CHUNKS, 64, 64], PLAIN_2)
-    beta_chunks = beta_smem._reinterpret(gl.float32, [CHUNKS, 64], PLAIN_1)
-    full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
-    for s in gl.static_range(2):
-        mbarrier.init(full.index(s), count=1)
-    for s in gl.static_range(2):
-        _load_keys(k_desc, s, k_smem, full, H, num_chunks, total)
+    if REINTERPRET_IS_PUBLIC:
+        a_smem = k_smem.reinterpret(gl.float32, [CHUNKS, 64, 64], PLAIN_3)
+        a_chunks = k_smem.reinterpret(gl.float32, [CHUNKS, 64, 64], PLAIN_2)
+        beta_chunks = beta_smem.reinterpret(gl.float32, [CHUNKS, 64], PLAIN_1)
+    else:
+        a_smem = k_smem._reinterpret(gl.float32, [CHUNKS, 64, 64], PLAIN_3)
+        a_chunks = k_smem._reinterpret(gl.float32, [CHUNKS, 64, 64], PLAIN_2)
+        beta_chunks = beta_smem._reinterpret(gl.float32, [CHUNKS, 64], PLAIN_1)
+    full = gl.allocate_shared_memory(gl.int64, [CHUNKS, 1], mbarrier.MBarrierLayout())
+    for g in gl.static_range(CHUNKS):
+        mbarrier.init(full.index(g), count=1)
+    for g in gl.static_range(CHUNKS):
+        _, _, b, h, t = _place(g, H, num_chunks, total)
+        mbarrier.expect(full.index(g), k_desc.block_type.nbytes)
+        load_box(k_desc, [b, h, t, 0], full.index(g), k_smem.index(g * BOXES))
     zero = gl.zeros([64, 64], gl.float32, TILE)
     r = gl.arange(0, 64, layout=ROWS)
     c = gl.arange(0, 64, layout=COLS)
     token = gl.arange(0, 64, layout=TOKENS)
     d = gl.arange(0, DP, layout=gl.SliceLayout(0, QUERIES))
     flat = gl.arange(0, 64, layout=FLAT)
+    q_next, beta_next = _load_queries(
+        q_ptr, beta_ptr, 0, token, d, flat, H, L, num_chunks, total,
+        q_stride_b, q_stride_h, q_stride_l, beta_stride_b, beta_stride_h, beta_stride_l, D,
+    )  # fmt: skip
     for g in range(CHUNKS):
-        _, bh, b, h, start = _place(g, H, num_chunks, total)
-        b, h = b.to(gl.int64), h.to(gl.int64)
-        begin = start.to(gl.int64)
+        _, bh, _, _, start = _place(g, H, num_chunks, total)
         left = L - start
-        head_ptr = scalars_ptr + bh.to(gl.int64) * L + begin
-        beta_ptrs = beta_ptr + b * beta_stride_b + h * beta_stride_h + begin * beta_stride_l
-        beta = gl.load(beta_ptrs + flat * beta_stride_l, mask=flat < left, other=0.0)
-        beta = beta.to(gl.float32)
+        head_ptr = scalars_ptr + (bh.to(gl.int64) * L + start)
+        q, beta = q_next, beta_next.to(gl.float32)
+        q_next, beta_next = _load_queries(
+            q_ptr, beta_ptr, gl.minimum(g + 1, CHUNKS - 1), token, d, flat, H, L, num_chunks, total,
+            q_stride_b, q_stride_h, q_stride_l, beta_stride_b, beta_stride_h, beta_stride_l, D,
+        )  # fmt: skip
+        mbarrier.wait(full.index(g), 0)
+        k = k_smem.index(g * BOXES).reshape([64, DP])
+        a = warpgroup_mma(k, k.permute((1, 0)), zero, use_acc=False)
+        barrier()
         gl.store(head_ptr + flat, beta, mask=flat < left)
         beta_chunks.index(g).store(beta)
-        if L2NORM:
-            q_ptrs = q_ptr + b * q_stride_b + h * q_stride_h + begin * q_stride_l
-            q_mask = (token < left)[:, None] & (d < D)[None, :]
-            q = gl.load(q_ptrs + (token[:, None] * q_stride_l + d[None, :]), mask=q_mask, other=0.0)
-        stage = g % 2
-        mbarrier.wait(full.index(stage), g // 2)
-        k = k_smem.index(stage).reshape([64, DP])
-        a = warpgroup_mma(k, k.permute((1, 0)), zero, use_acc=False)
-        gl.thread_barrier()
-        if g + 2 < CHUNKS:
-            _load_keys(k_desc, g + 2, k_smem, full, H, num_chunks, total)
         if L2NORM:
             q = q.to(gl.float32)
             q_norm = scale * gl.rsqrt(gl.sum(q * q, 1) + EPS)

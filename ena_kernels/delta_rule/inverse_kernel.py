@@ -67,8 +67,8 @@ def _merge(n, a, beta, WIDTH: tl.constexpr, PRECISION: tl.constexpr):
     return n + t
 
 
-@triton.jit
-def chunk_matrices_kernel(
+@triton.jit(do_not_specialize=("H", "L", "num_chunks", "plane"))
+def delta_rule_matrices_kernel(
     q_ptr,
     k_ptr,
     beta_ptr,

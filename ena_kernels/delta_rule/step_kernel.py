@@ -19,7 +19,7 @@ BLOCK_E = 16
 
 
 @triton.jit(do_not_specialize=["H"])
-def step_kernel(
+def delta_rule_step_kernel(
     q_ptr,
     k_ptr,
     v_ptr,
@@ -91,7 +91,7 @@ def step(
     B, H, D = q.shape
     E = v.shape[-1]
     o, next_state = q.new_empty(B, H, E), state.new_empty(B, H, D, E)
-    step_kernel[(B * H, -(-E // BLOCK_E))](
+    delta_rule_step_kernel[(B * H, -(-E // BLOCK_E))](
         *(q, k, v, beta, state, o, next_state, scale, H),
         *(q.stride(0), q.stride(1), k.stride(0), k.stride(1), v.stride(0), v.stride(1)),
         *(*beta.stride(), *state.stride()[:3]),

@@ -63,7 +63,7 @@ def test_the_states_behind_segments_are_kept():
     inputs = make_inputs(260)
     *tokens, state = inputs
     transfer = run(inputs, segment_chunks=1).transfer
-    assert transfer.shape == (2, 4, 64 + 32, 32)
+    assert transfer.shape == (2, 4, 64 + 64, 64)
     for segment in range(4):
         _, exact = expected([x[:, :, : 64 * (segment + 1)] for x in tokens] + [state])
         assert error(transfer[:, segment, :17, :20].mT, exact[0]) < 1e-5
