@@ -200,7 +200,7 @@ _DELTA_RULE = (
         devices=("cuda",),
         dtypes=SINGLE_AND_HALF,
         rules=(head_dim_of_triton_delta_rule,),
-        cuda=(r"(?<![a-z_])delta_rule_\w+_kernel|chunk_matrices_kernel",),
+        cuda=(r"(?<![a-z_])delta_rule_\w+_kernel",),
         around=_AROUND_TRITON,
         rank=(("cuda", 1),),
     ),

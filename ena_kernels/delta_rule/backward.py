@@ -26,7 +26,7 @@ from ena_kernels.delta_rule.configs import (
     segment_chunks_of,
 )
 from ena_kernels.delta_rule.forward import precision
-from ena_kernels.delta_rule.forward_kernels import chain_kernel
+from ena_kernels.delta_rule.forward_kernels import delta_rule_chain_kernel
 
 # rows of E a program takes at once, warps and stages, by DP
 REBUILD = SCAN = {256: Config(64, 4, 2)}
@@ -138,7 +138,7 @@ def _chain(work: Work) -> None:
     num_heads, num_links, EP, DP = work.links.shape
     if num_links < 2:
         return
-    chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
+    delta_rule_chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
         *(work.links, work.transfer.view(-1)[EP * DP :], num_links),
         *(EP * DP, (EP + DP) * DP),
         EP=EP,
