@@ -210,6 +210,9 @@ def _middle_ranks(n: int) -> Integers:
 
 
 def _log_medians(rounds: Rounds) -> Floats:
+    if len({len(samples) for samples in rounds}) == 1:
+        medians: Floats = np.log(np.median(np.stack(rounds), axis=1))
+        return medians
     return np.log([np.median(samples) for samples in rounds])
 
 
