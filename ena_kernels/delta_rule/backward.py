@@ -31,9 +31,8 @@ from ena_kernels.delta_rule.forward_kernels import delta_rule_chain_kernel
 # rows of E a program takes at once, warps and stages, by DP
 REBUILD = SCAN = {256: Config(64, 4, 2)}
 SINGLE_REBUILD = SINGLE_SCAN = {128: Config(64, 4, 1)}
-# eight warps share out 32 columns wrongly
 TOKEN = {128: Config(64, 4, 1), 256: Config(64, 8, 1)}
-SINGLE_TOKEN = {32: Config(32, 4, 1), 128: Config(32, 8, 1)}
+SINGLE_TOKEN = {128: Config(32, 8, 1)}
 
 
 class Gradients(NamedTuple):
