@@ -102,16 +102,25 @@ def sentences(frame: pd.DataFrame, table: Sequence[Scaling]) -> list[str]:
     blocks: dict[tuple[Any, ...], list[Scaling]] = {}
     for line in table:
         blocks.setdefault(line.block, []).append(line)
-    say_setting = len({key[2:4] for key in blocks}) > 1
     found = []
     for lines in blocks.values():
         headline = [n for n in lines if n.contender == words.HEADLINE.get(n.level, "ena")]
         if headline:
-            first = lines[0]
-            place = f"{words.heading(first.level, first.mode)}, {first.ndim}-D"
-            place += f" ({first.setting}, {first.device_name})" if say_setting else ""
-            found.append(f"{place}: {_block_sentence(headline, lines, cases)}")
+            sentence = _block_sentence(headline, lines, cases)
+            found.append(f"{_place(lines[0], table)}: {sentence}")
     return found
+
+
+def _place(line: Scaling, table: Sequence[Scaling]) -> str:
+    """`Layer, forward, 2-D`, with setting and device where its level was measured in several."""
+    of_level = [other for other in table if other.level == line.level]
+    told = [
+        str(getattr(line, name))
+        for name in ("setting", "device_name")
+        if len({getattr(other, name) for other in of_level}) > 1
+    ]
+    place = f"{words.heading(line.level, line.mode)}, {line.ndim}-D"
+    return f"{place} ({', '.join(told)})" if told else place
 
 
 def _block_sentence(

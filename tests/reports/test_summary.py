@@ -74,6 +74,15 @@ def test_several_settings_are_named(study):
     assert [s.count("heads of 64") for s in _sentences(rows)] == [1, 1]
 
 
+def test_of_setting_and_device_only_what_differs_within_a_level_is_named(study):
+    levels = _sentences(pd.concat([study(), study(level="model", depth=12)]))
+    assert [s.partition(":")[0] for s in levels] == ["Model, forward, 2-D", "Layer, forward, 2-D"]
+    devices = _sentences(pd.concat([study(), study(device_name="NVIDIA H200", device_id="ef34")]))
+    places = [s.partition(":")[0] for s in devices]
+    assert places[1] == "Layer, forward, 2-D (NVIDIA H200)"
+    assert not any("heads of 64" in place for place in places)
+
+
 def test_operators_speak_of_sliding_tile_attention(row):
     op = {"level": "op", "depth": 1}
     rows = [
