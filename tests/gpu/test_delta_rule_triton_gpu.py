@@ -95,6 +95,7 @@ def test_outputs_and_every_gradient_match_float64(seq_len, dims, dtype):
         ((1, 2, 256, 256), torch.bfloat16),
         ((1, 2, 128, 64), torch.bfloat16),
         ((1, 2, 64, 128), torch.float16),
+        ((1, 2, 32, 32), torch.bfloat16),
         ((1, 2, 60, 44), torch.bfloat16),
         ((1, 2, 16, 256), torch.bfloat16),
         ((1, 2, 128, 128), torch.float32),
