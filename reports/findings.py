@@ -22,13 +22,15 @@ LEAST_SHARE = 0.05
 def sentences(frame: pd.DataFrame) -> list[str]:
     """The findings of a tidy frame; nothing about what was not measured."""
     found = []
+    say_setting = not frame.empty and frame.groupby("level")["setting"].nunique().max() > 1
     for level, mode, group in frames.figure_groups(frame):
-        for run in frames.unique(group["run_label"]) or [None]:
-            cases = [c for c in frames.records(group) if c["run_label"] == run]
-            text = _sentence(cases)
+        everything = frames.records(group)
+        setting = everything[0]["setting"] if say_setting else None
+        for run in frames.unique(c["run_label"] for c in everything) or [None]:
+            text = _sentence([c for c in everything if c["run_label"] == run])
             if text:
-                place = ", ".join(filter(None, (words.heading(level, mode), text[0], run)))
-                found.append(f"{place}: {text[1]}.")
+                place = (words.heading(level, mode), text[0], run, setting)
+                found.append(f"{', '.join(filter(None, place))}: {text[1]}.")
     return found
 
 

@@ -46,16 +46,23 @@ def test_without_anything_to_tell_there_is_no_sentence(row):
 
 def test_each_mode_and_each_run_has_its_sentence(row):
     rows = [
-        row(power_w=400.0, mode=mode, run_id=f"r{i}", git_commit=f"{i}aaaaaaaaa")
+        row(power_w=100.0 + 400.0 * i, mode=mode, run_id=f"r{i}", git_commit=f"{i}aaaaaaaaa")
         for mode in ("fwd", "bwd")
         for i in range(2)
     ]
+    assert ["48.8 uJ" in text for text in told(*rows)] == [True, False] * 2
     assert [text.partition(": ")[0] for text in told(*rows)] == [
         "Layer, forward, 2-D at 4k tokens, 0aaaaaa",
         "Layer, forward, 2-D at 4k tokens, 1aaaaaa",
         "Layer, backward, 2-D at 4k tokens, 0aaaaaa",
         "Layer, backward, 2-D at 4k tokens, 1aaaaaa",
     ]
+
+
+def test_of_several_shapes_each_sentence_says_which(row):
+    one, two = told(row(power_w=400.0), row(power_w=400.0, heads=3))
+    assert "3 heads of 64" in one
+    assert "12 heads of 64" in two
 
 
 def test_the_recommended_sparsity_stands_for_ena(row):
