@@ -14,9 +14,9 @@ from reports.figures import FIGURES, FORMATS, FigureKind
 Found = tuple[FigureKind, document.Part, Callable[[], str]]
 """A figure that is worth drawing, of what, and how to put it in words."""
 
-MAX_FIGURES = 30
-"""About ten kinds of three levels; those of many settings would take minutes to draw, and the
-charts of the page show them all."""
+MAX_FIGURES = 26
+"""Every preset has fewer. Those of many settings would take minutes to draw; the charts of the page
+show them all."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
