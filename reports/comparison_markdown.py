@@ -11,6 +11,7 @@ from reports.comparison import (
     memory_text,
     ratio_text,
     reason_text,
+    sensitivity_text,
 )
 from reports.markdown import escape, table
 from reports.tables import Column, Table
@@ -38,6 +39,7 @@ def page(found: Comparison, baseline: Run, candidate: Run) -> str:
         escape(conclusion(found)) + ".",
         f"Geometric mean of candidate over baseline{over}: {escape(geomean_text(found))}; "
         "above 1 is slower.",
+        *([f"Sensitivity: {escape(able)}."] if (able := sensitivity_text(found)) else []),
         *([table(_table(loud))] if loud else []),
         _items([f"{case.case_path}: {reason_text(case)}" for case in loud if reason_text(case)]),
         *_folded(f"{units.plural(len(quiet), 'case')} without a difference", quiet),

@@ -101,6 +101,7 @@ def test_a_moved_control_is_an_error_of_its_own(pair):
 
 def test_the_markdown_page_folds_what_is_the_same(found, pair):
     page = comparison_markdown.page(found, *pair)
+    assert "\n\nSensitivity: these rounds find slow-downs from " in page
     loud, _, quiet = page.partition("<details>")
     assert page.startswith("## ena-bench: regression\n")
     assert SLOW.case_path in loud
