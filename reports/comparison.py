@@ -149,7 +149,10 @@ def sensitivity_text(found: Comparison) -> str:
     able = sensitivity(found.cases, found.limits.confidence)
     if able is None:
         return ""
-    median, worst = units.percent(able.median), units.percent(able.worst)
+    median, worst = (
+        units.percent(value) if value < 1.0 else f"{units.ratio(1.0 + value)} the time"
+        for value in (able.median, able.worst)
+    )
     first = f"these rounds find slow-downs from {median}"
     if len(found.cases) == 1:
         return first

@@ -1,6 +1,7 @@
 """What people, CI systems and GitHub are told of a comparison."""
 
 import json
+import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
@@ -108,6 +109,12 @@ def test_the_markdown_page_folds_what_is_the_same(found, pair):
     assert SAME.case_path not in loud
     assert SAME.case_path in quiet
     assert "&lt;at&gt; a\\|b" in loud
+
+
+def test_a_gate_that_can_find_next_to_nothing_says_so_in_times():
+    noisy = [rows_of([SAME], run=run, between=0.9, seed=n) for n, run in enumerate(("a", "b"))]
+    text = comparison.sensitivity_text(compare(*noisy))
+    assert re.fullmatch(r"these rounds find slow-downs from [\d.]+x the time", text)
 
 
 def test_nothing_is_folded_where_nothing_is_the_same(pair):
