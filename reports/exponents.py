@@ -7,6 +7,7 @@ knee is placed by least squares on logarithms; without a clearly better fit ther
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import pandas as pd
@@ -71,8 +72,12 @@ def growth(
     if any(v <= 0 for v in (*lengths, *values)):
         raise ValueError("a power law needs positive lengths and values")
     points = sorted(zip(lengths, values, lows or values, highs or values, strict=True))
-    if len({p[0] for p in points}) < 2:
-        return None
+    return _fitted(tuple(points)) if len({p[0] for p in points}) > 1 else None
+
+
+@lru_cache(maxsize=4096)
+def _fitted(points: tuple[tuple[int, float, float, float], ...]) -> Growth:
+    """The same curve is asked for by tables, sentences and pages."""
     xs, ys = [math.log(p[0]) for p in points], [math.log(p[1]) for p in points]
     knee = _knee(xs, ys)
     used = [p for p, x in zip(points, xs, strict=True) if knee is None or x >= knee - 1e-9]
