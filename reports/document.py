@@ -117,7 +117,7 @@ def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
     judgements = [claims.judge(claim, cases) for claim in (*CLAIMS, *UNTESTED)]
     return Document(
         title=title,
-        machines=summary.machine_lines(tidy),
+        machines=list(dict.fromkeys(summary.machine_lines(tidy))),
         differences=run_labels.differences(cases),
         facts=facts.facts_table(cases),
         runs=words.run_lines(cases),

@@ -8,6 +8,7 @@ const explorer = {
 
   start() {
     if (!cases.length) return;
+    explorer.begin();
     explorer.complete();
     explorer.controls();
     explorer.draw();
@@ -17,6 +18,15 @@ const explorer = {
       width = window.innerWidth;
       explorer.draw();
     });
+  },
+
+  /** Begin with the group of which most was measured, the first of equals. */
+  begin() {
+    const sizes = groups.map(() => 0);
+    for (const record of cases) sizes[record.group] += record.status === "ok" ? 1 : 0;
+    const setting = sizes.indexOf(Math.max(...sizes));
+    const { level, mode } = groups[setting];
+    Object.assign(explorer.state, { level, mode, setting });
   },
 
   /** Keep what is possible of the state and fill the rest with the first choice. */

@@ -145,6 +145,11 @@ def test_a_long_report_leaves_its_tables_to_the_page(study, tmp_path):
     assert "overtakes Transformer (sdpa_cudnn) at about 4k tokens" in text
 
 
+def test_two_machines_of_one_kind_are_one_line(row):
+    page = _undrawn([row(), row(device_id="ef34", run_id="later")])
+    assert page.text.count("NVIDIA H100 80GB HBM3 | driver 570.1") == 1
+
+
 def test_findings_of_the_analysis_are_in_page_and_markdown(row, written):
     linear = {"contender": "linear", "impl": "fla"}
     paths = written([row(**linear), row(**linear, scan="bi", latency_ms=3.0)])

@@ -205,6 +205,12 @@ def test_levels_and_settings_are_switched(window, study, tmp_path, page_of):
     assert page.text("#chart-setting") in {*options} - {chosen}
 
 
+def test_what_was_measured_most_is_shown_first(window, study, row, tmp_path, page_of):
+    rows = pd.concat([pd.DataFrame([row(level="model", depth=12)]), study(mode="fwdbwd")])
+    page = window.open(page_of(rows, tmp_path, title="Mostly layers"))
+    assert page.text("#chart-title") == "Layer, forward and backward"
+
+
 def test_runs_of_two_machines_are_lines_of_one_chart(window, study, tmp_path, page_of):
     other = {"run_id": "later", "device_name": "NVIDIA H200", "device_id": "ef34"}
     rows = pd.concat([study(), study(**other)])
