@@ -177,7 +177,9 @@ def anchor_notes(cases: Sequence[Record]) -> list[str]:
     names = anchors(cases)
     if not names:
         return [f"Without a measured {_anchor_name(cases)} there is no speed-up."]
-    notes = [f"Speed-ups are relative to {_one_of(names)}."]
+    runs = {c["run_label"] for c in cases if c["anchor"]}
+    own = f"the fastest {_anchor_name(cases)} of the same run: {'; '.join(names)}"
+    notes = [f"Speed-ups are relative to {own if len(runs) > 1 else _one_of(names)}."]
     if not any(c["anchor_is_flash"] for c in cases):
         notes.append(
             f"No flash {_anchor_name(cases)} was measured; the fastest other one stands in."

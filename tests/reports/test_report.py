@@ -167,6 +167,15 @@ def test_where_even_that_is_too_long_an_outline_is_left(study, tmp_path, monkeyp
     assert text.count("overtakes Transformer (sdpa_cudnn) at about 4k tokens") == 12
 
 
+def test_each_run_is_held_against_its_own_transformer(study):
+    other = {"run_id": "later", "device_name": "NVIDIA H200", "device_id": "ef34"}
+    page = _undrawn(pd.concat([study(), study(**other)]))
+    assert (
+        "Speed-ups are relative to the fastest Transformer of the same run: "
+        "Transformer (sdpa_cudnn), H100; Transformer (sdpa_cudnn), H200."
+    ) in page.text
+
+
 def test_what_runs_differ_in_beside_their_labels_is_said(study, written):
     other = {"run_id": "later", "device_name": "NVIDIA H200", "device_id": "ef34"}
     paths = written(pd.concat([study(), study(**other, torch="2.12.0")]))
