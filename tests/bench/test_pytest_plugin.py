@@ -1,10 +1,15 @@
 """The fixture gpu_benchmark as pytest runs it, in processes of its own."""
 
 import json
+import os
+import sys
+from pathlib import Path
 
 import pytest
 
 pytest_plugins = ["pytester"]
+
+ROOT = Path(__file__).parents[2]
 
 ONE = """
 def test_one(gpu_benchmark):
@@ -17,6 +22,7 @@ PLUGINS = ("-p", "benchmark", "-p", "bench.pytest_plugin", "--benchmark-max-time
 def run(pytester, monkeypatch):
     """Write a test file and run pytest on it; returns its result."""
     monkeypatch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+    monkeypatch.setenv("PYTHONPATH", os.pathsep.join([str(ROOT), *sys.path]))
 
     def run_pytest(source, *arguments, plugins=PLUGINS):
         pytester.makepyfile(source)
