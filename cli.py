@@ -79,7 +79,7 @@ def run(**options: Any) -> None:
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the pages.")
 def report(runs: tuple[Path, ...], out: Path | None) -> None:
-    """Draw figures (PNG and SVG), report.html and report.md from runs."""
+    """Draw figures (PNG, SVG and PDF), report.html and report.md from runs."""
     from bench.results import load
     from reports.report import write_report
 

@@ -365,7 +365,7 @@ def _visited(case: Case) -> float | None:
         return None
     if case.tile is None or case.window is None:
         return 1.0
-    if impls[0] == "flex":
+    if impls[0] in ("flex", "flex_flash"):
         return visited_fraction(case.canvas, case.tile, case.window, FLEX_BLOCK)
     return _attended(case) if impls[0] == "eager" else None
 

@@ -162,6 +162,7 @@ def delta_rule_rebuild_hopper_kernel(
     descriptors = (k_desc, v_desc, n_desc, states_desc, y_desc)
     buffers = (k_smem, v_smem, n_smem)
     sizes = (H, L, num_chunks, num_segments, segment_chunks, plane)
+    # fmt: off
     if WARPGROUPS == 1:
         gl.warp_specialize(
             [

@@ -206,6 +206,7 @@ def delta_rule_scan_hopper_kernel(
     descriptors = (q_desc, k_desc, do_desc, n_desc, grads_desc, z_desc)
     buffers = (q_smem, k_smem, do_smem, n_smem)
     sizes = (H, L, num_chunks, num_segments, segment_chunks, plane)
+    # fmt: off
     if WARPGROUPS == 1:
         gl.warp_specialize(
             [

@@ -243,6 +243,7 @@ def delta_rule_token_hopper_kernel(
     descriptors = (q_desc, k_desc, do_desc, y_desc, z_desc, states_desc, grads_desc)
     outputs = (dq_desc, dk_desc, z_desc)
     buffers = (q_smem, k_smem, do_smem, y_smem, z_smem, states_smem, grads_smem)
+    # fmt: off
     gl.warp_specialize(
         [
             (_make_dq, (descriptors, outputs, buffers, dq_smem, dv_smem, full, empty, pair_full,
