@@ -2,7 +2,6 @@
 
 from types import ModuleType
 
-import torch
 from torch import Tensor
 
 from ena_kernels.attention.checks import check_qkv, implementation
@@ -146,7 +145,6 @@ def validate(
         )
 
 
-@torch.compiler.assume_constant_result
 def _loaded(impl: str) -> str:
     """Name of an implementation that is in `_MODULES` from now on.
 
@@ -154,6 +152,10 @@ def _loaded(impl: str) -> str:
     """
     _MODULES[impl] = implementation(impl, IMPLS, __package__)
     return impl
+
+
+# all that torch.compiler.assume_constant_result does, which imports the compiler: seconds
+_loaded._dynamo_marked_constant = True
 
 
 def _require_extras(module: ModuleType, impl: str, asked: list[str]) -> None:

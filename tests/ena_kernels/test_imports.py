@@ -112,3 +112,10 @@ def test_a_name_stays_the_function_after_its_subpackage_was_imported(name):
 def test_a_name_that_does_not_exist_is_an_attribute_error():
     with pytest.raises(AttributeError, match="has no attribute 'atention'"):
         _ = ena_kernels.atention
+
+
+@pytest.mark.parametrize("package", ["sliding_tile", "delta_rule", "layers"])
+def test_operators_import_without_the_compiler_which_takes_seconds(package):
+    module = "ena_kernels.layers" if package == "layers" else f"ena_kernels.{package}.api"
+    code = f"import {module}\nprint('torch._dynamo' in sys.modules)"
+    assert run_in_a_fresh_process(code).strip() == "False"
