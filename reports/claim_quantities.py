@@ -6,10 +6,10 @@ from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
-from bench import cost
+from bench import cost, units
 from bench.case import Shape, parse_shape
 from ena_kernels.canvas import attended_fraction
-from reports import scaling
+from reports import frames, scaling
 from reports.claim import Where
 from reports.claim_readings import (
     PLACE,
@@ -50,13 +50,14 @@ def readings(quantity: str, cases: Sequence[Record], where: Where) -> list[Readi
 
 def _anchored(cases: Sequence[Record], where: Where) -> list[tuple[Record, Record]]:
     """Each case with the Transformer or the attention that it is compared with."""
-    own = {(c["run_id"], c["case_id"]): c for c in cases}
-    others = {c["case_id"]: c for c in cases}
+    same = ("case_id", *frames.SETTING, *SOFTWARE, "timer")
+    own = {(c["run_id"], *(c[n] for n in same)): c for c in cases}
+    others = {tuple(c[n] for n in same): c for c in cases}
     found = []
     for case in chosen(cases, where):
-        name = case["anchor_case_id"]
-        anchor = own.get((case["run_id"], name)) or others.get(name)
-        if anchor is not None and all(anchor[n] == case[n] for n in SOFTWARE):
+        key = (case["anchor_case_id"], *(case[n] for n in same[1:]))
+        anchor = own.get((case["run_id"], *key)) or others.get(key)
+        if anchor is not None:
             found.append((case, anchor))
     return found
 
@@ -162,8 +163,17 @@ def _line_deviation(cases: Sequence[Record], where: Where) -> list[Reading]:
             abs(constant + slope * f - t) / t for f, t in zip(attended, times, strict=True)
         ]
         worst = max(distances)
-        found.append(reading(sweep[0], worst, (worst, worst), behind=sweep))
+        whole = reading(sweep[0], worst, (worst, worst), behind=sweep)
+        found.append(replace(whole, series=_sweep_name(sweep)))
     return found
+
+
+def _sweep_name(sweep: Sequence[Record]) -> str:
+    """`ENA 25% to 95% (triton)`."""
+    targets = sorted({c["sparsity_target"] for c in sweep})
+    low, high = units.percent_label(targets[0]), units.percent_label(targets[-1])
+    first = next(c for c in sweep if c["sparsity_target"] == targets[0])
+    return str(first["series"]).replace(low, f"{low} to {high}", 1)
 
 
 def _sweeps(cases: Sequence[Record]) -> list[list[Record]]:

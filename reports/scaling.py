@@ -35,13 +35,15 @@ class Crossover:
 
     `verdict` is `always` or `never` faster at the measured lengths, `from` a length on, or `until`
     a length. `seq_len` is None unless the verdict is `from` or `until`; `lo` and `hi` are the
-    lengths at which the ends of the ratio's interval cross, None if they do not.
+    lengths at which the ends of the ratio's interval cross, None if they do not. At
+    `unclear_lengths` that interval contains 1.
     """
 
     verdict: str
     seq_len: float | None = None
     lo: float | None = None
     hi: float | None = None
+    unclear_lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -132,10 +134,12 @@ def crossover(
     """Judge a series by its speed-ups; None without any."""
     if not ratios:
         return None
+    bounds = zip(lengths, lows or ratios, highs or ratios, strict=True)
+    unclear = tuple(n for n, low, high in bounds if low <= 1 <= high)
     if all(r >= 1 for r in ratios):
-        return Crossover(verdict="always")
+        return Crossover(verdict="always", unclear_lengths=unclear)
     if all(r < 1 for r in ratios):
-        return Crossover(verdict="never")
+        return Crossover(verdict="never", unclear_lengths=unclear)
     wins = _wins_at_the_end(lengths, ratios)
     late, early = (
         crossover_length(lengths, ends) if _wins_at_the_end(lengths, ends) == wins else None
@@ -146,6 +150,7 @@ def crossover(
         seq_len=crossover_length(lengths, ratios),
         lo=early if wins else late,
         hi=late if wins else early,
+        unclear_lengths=unclear,
     )
 
 

@@ -16,6 +16,10 @@ Record = dict[str, Any]
 _NUMBER = re.compile(r"\d[\d.,]*")
 _AMOUNTS = (re.compile(r"(\d[\d,]*(?:\.\d+)?)%"), re.compile(r"(\d[\d,]*(?:\.\d+)?)"))
 """A percentage, else any number."""
+_LEVELS = re.compile(r"from 5% to 95%|no 95% interval")
+"""Percentages in warnings that are the same in all of them."""
+_LESS_IS_WORSE = ("too few", "throttled")
+"""Fewer samples, and a lower clock to lock."""
 _DOUBTS = ("noisy:", "not converged:", "too few samples:")
 """How warnings begin that make a latency itself doubtful."""
 
@@ -140,9 +144,11 @@ def _block_sentence(
 def _verdict(line: Scaling) -> str:
     cross = line.crossover or Crossover(verdict="never")
     length = units.tokens(cross.seq_len)
+    unclear = ", ".join(units.tokens(n) for n in cross.unclear_lengths)
+    unclear = f", if not clearly so at {unclear}" if unclear else ""
     text = {
-        "always": f"is faster than {line.anchor} wherever both were measured",
-        "never": f"is nowhere faster than {line.anchor}",
+        "always": f"is faster than {line.anchor} wherever both were measured{unclear}",
+        "never": f"is nowhere faster than {line.anchor}{unclear}",
         "from": f"overtakes {line.anchor} at about {length} tokens{_range(cross)}",
         "until": f"is faster than {line.anchor} only up to about {length} tokens{_range(cross)}",
     }[cross.verdict]
@@ -211,12 +217,13 @@ def _doubts(best: Scaling, cases: Sequence[Record]) -> list[str]:
 
 
 def _severity(warning: str) -> float:
-    """Its percentage, else its first number; fewer samples are worse than more."""
-    found = next((m for pattern in _AMOUNTS if (m := pattern.search(warning))), None)
+    """Its percentage, else its first number; of samples and clocks the fewest are worst."""
+    text = _LEVELS.sub("", warning)
+    found = next((m for pattern in _AMOUNTS if (m := pattern.search(text))), None)
     if found is None:
         return 0.0
     number = float(found[1].replace(",", ""))
-    return -number if warning.startswith("too few") else number
+    return -number if warning.startswith(_LESS_IS_WORSE) else number
 
 
 def _reason(case: Mapping[str, Any]) -> str:

@@ -20,8 +20,9 @@ from reports.claim import (
     check_verdict,
     claim_verdict,
 )
+from reports.claim_quantities import readings
 from reports.claim_rules import CLAIMS
-from tests.reports.claim_studies import STUDIES, Study
+from tests.reports.claim_studies import FLAT, STUDIES, Study
 
 RULES = {claim.name: claim for claim in CLAIMS}
 
@@ -200,6 +201,23 @@ def test_nothing_is_compared_across_versions_of_the_software(judged):
     same = judged("E11", study("a1b2c3d4e5f6"))
     assert same.verdict == CONFIRMED
     assert judged("E11", study("ffffffffffff")).verdict == NOT_TESTED
+
+
+def test_a_stand_in_from_another_run_is_of_the_same_machine(row):
+    study = Study(row)
+    ena = study.both(1.0, 0.5, run_id="a")
+    slow = {"run_id": "c", "device_name": "NVIDIA Z9", "device_id": "ff"}
+    found = ena + study.curve(1.0, run_id="b") + study.curve(1.0, 10.0, **slow)
+    for rows in (found, found[::-1]):
+        cases = frames.records(frames.tidy(pd.DataFrame(rows)))
+        known = readings("speedup", cases, Where(contenders=("ena",)))
+        assert {round(r.value, 6) for r in known} == {2.0}
+
+
+def test_a_sweep_is_named_after_all_of_its_sparsities(row):
+    cases = frames.records(frames.tidy(pd.DataFrame(Study(row).sweep(FLAT))))
+    found = readings("line_deviation", cases, Where(levels=("layer",)))
+    assert {r.series for r in found} == {"ENA 25% to 95% (triton+fla)"}
 
 
 def test_the_largest_speed_up_is_known_as_well_as_the_best_known_length(judged):

@@ -52,6 +52,7 @@ def test_a_ratio_whose_interval_holds_one_is_no_clear_difference(row):
     ena = {"contender": "ena", "impl": "flex+fla", "sparsity_target": 0.7}
     (sentence,) = _sentences([row(), row(**ena, latency_ms=1.99)])
     assert "no clear difference" in sentence
+    assert "wherever both were measured, if not clearly so at 4k;" in sentence
 
 
 def test_a_transformer_that_ran_out_of_memory_is_said_so(study):
@@ -128,6 +129,20 @@ def test_of_warnings_about_too_few_samples_the_fewest_are_worst(row):
     cases = [row(warnings=[f"too few samples: {n} samples"], heads=n) for n in (4, 2, 3)]
     (group,) = summary.warning_groups(cases)
     assert group.text == "too few samples: 2 samples"
+
+
+@pytest.mark.parametrize(
+    ("text", "numbers", "worst"),
+    [
+        ("noisy: samples from 5% to 95% span {}% of the median; add --rounds 5", (19, 57, 48), 57),
+        ("too few samples: {} samples fitted, and their range is no 95% interval", (4, 2, 3), 2),
+        ("throttled: the driver held the clock down; lock-gpu-clocks={}", (1980, 1635, 1800), 1635),
+    ],
+)
+def test_the_worst_of_warnings_goes_by_what_was_measured(row, text, numbers, worst):
+    cases = [row(warnings=[text.format(n)], heads=n) for n in numbers]
+    (group,) = summary.warning_groups(cases)
+    assert group.text == text.format(worst)
 
 
 def test_a_number_with_text_around_it_does_not_upset_the_order(row):
