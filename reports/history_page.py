@@ -36,7 +36,7 @@ def write(rows: pd.DataFrame, out_dir: Path, *, problems: Sequence[str] = ()) ->
     """Write the pages of all runs in `rows` (columns of `bench.row.Row`) into a directory.
 
     Args:
-        problems: What could not be read, to be said on the pages.
+        problems: What was wrong with files or rows, to be said on the pages.
 
     Raises:
         StorageError: the directory cannot be written.
@@ -113,7 +113,7 @@ def markdown(history: History, problems: Sequence[str]) -> str:
     if stopped:
         blocks += ["## Cases that stopped", "\n".join(f"- {escape(s)}" for s in stopped)]
     if problems:
-        blocks += ["## Files that could not be read", "\n".join(f"- {escape(p)}" for p in problems)]
+        blocks += ["## Problems with the files", "\n".join(f"- {escape(p)}" for p in problems)]
     if history.cases:
         blocks.append(f"![{escape(_alt(history))}]({_FIGURE}.png)")
     runs = [history_text.run_cells(run) for run in history.runs]

@@ -40,7 +40,7 @@ def _text(document: Document, folder: Path, detail: str) -> str:
         _items([document.outcome, document.correctness]),
         *_chapter("Summary", _first(document.sentences) if outline else document.sentences),
         *([] if outline else _chapter("Findings", document.findings)),
-        *_chapter("Files that could not be read", document.problems),
+        *_chapter("Problems with the files", document.problems),
         *_chapter("Cases without a result", document.failures),
         *_chapter("Warnings", document.warnings),
     ]

@@ -40,7 +40,7 @@ def write_report(
 
     Args:
         frame: Columns of `bench.row.Row`, of one or several runs; may be empty.
-        problems: What could not be read, to be said in the report.
+        problems: What was wrong with files or rows, to be said in the report.
         max_figures: Figures after these are left out, which the report says.
 
     Raises:

@@ -80,7 +80,7 @@ def final(
     Args:
         rows: Columns of `bench.row.Row`.
         path: The run directory.
-        problems: What could not be read.
+        problems: What was wrong with files or rows.
         width, colour: By default those of the terminal; 100 columns without colour elsewhere.
     """
     tidy = frames.tidy(rows)

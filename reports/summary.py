@@ -13,7 +13,8 @@ from reports.scaling import Crossover, Scaling
 
 Record = dict[str, Any]
 
-_NUMBER = re.compile(r"\d[\d.,]*")
+_NUMBER = re.compile(r"\d[\d.,]*(?: (?:ns|us|ms|s|[KMG]iB)\b)?")
+"""A number, with the unit that goes by its size."""
 _AMOUNTS = (re.compile(r"(\d[\d,]*(?:\.\d+)?)%"), re.compile(r"(\d[\d,]*(?:\.\d+)?)"))
 """A percentage, else any number."""
 _LEVELS = re.compile(r"from 5% to 95%|no 95% interval")

@@ -125,6 +125,12 @@ def test_warnings_that_differ_in_numbers_are_one(row):
     assert "-300-" in noisy.example
 
 
+def test_warnings_that_differ_in_units_are_one(row):
+    texts = ("16.5 ms for 1.13 ms", "4.46 ms for 191 us", "692 us for 55.1 us")
+    cases = [row(warnings=[f"launch-bound: ({text})"], heads=n) for n, text in enumerate(texts)]
+    assert [g.num_cases for g in summary.warning_groups(cases)] == [3]
+
+
 def test_of_warnings_about_too_few_samples_the_fewest_are_worst(row):
     cases = [row(warnings=[f"too few samples: {n} samples"], heads=n) for n in (4, 2, 3)]
     (group,) = summary.warning_groups(cases)
