@@ -7,8 +7,9 @@ against the bounds.
 
 from dataclasses import replace
 
+from bench import units
 from reports.claim import SOMEWHERE, Check, Claim, Need, Where
-from reports.claim_rules_others import ACCURACY, FASTER, OTHERS, SLOWER, STACKS, TRAINING
+from reports.claim_rules_others import ACCURACY, FASTER, OTHERS, SHORT, SLOWER, STACKS, TRAINING
 
 ENA_SOURCE = "ENA, arXiv 2508.11921 (SPEC 7.1)"
 SINGLE_PASS = ("flip", "random", "1d-shift", "2d-shift", "switch", "mh2d", "mh3d")
@@ -31,6 +32,10 @@ _CANVASES = (
 _KINDS = (
     Need(column="sparsity", values=(0.7,), words="ENA at 70%"),
     Need(column="sparsity", values=(0.0,), words="ENA with full attention"),
+)
+_LENGTHS = tuple(
+    Need(column="seq_len", values=(length,), words=f"{units.tokens(length)} tokens")
+    for length in (4096, 16384, 65536)
 )
 
 _ENA_CLAIMS: tuple[Claim, ...] = (
@@ -92,12 +97,14 @@ _ENA_CLAIMS: tuple[Claim, ...] = (
                 quantity="line_deviation",
                 where=Where(levels=("layer",), contenders=("ena",)),
                 high=0.15,
+                needs=_LENGTHS,
             ),
             Check(
                 text="the gain from 70% to 90% is smaller than from 0 to 70%: ratio of the gains",
                 quantity="gain_ratio",
                 where=Where(levels=STACKS, contenders=("ena",), min_len=4096),
                 high=1.0,
+                needs=_LENGTHS,
             ),
         ),
         aspect="its speed",
@@ -124,7 +131,7 @@ _ENA_CLAIMS: tuple[Claim, ...] = (
                     where=replace(_LINEAR, scans=(scan,)),
                     high=SLOWER,
                     holds=SOMEWHERE,
-                    needs=(Need(column="seq_len", values=(1024,), words="1k tokens"),),
+                    needs=(SHORT,),
                 )
                 for scan in ("bi", "cross")
             ),

@@ -11,6 +11,8 @@ FASTER, SLOWER = 1.03, 1 / 1.03
 LINEAR_SOURCE = "linear attention systems (SPEC 7.2)"
 SPARSE_SOURCE = "sparse and local attention (SPEC 7.3)"
 GENERAL_SOURCE = "general statements (SPEC 7.4)"
+SHORT = Need(column="seq_len", values=(1024,), words="1k tokens")
+"""Where full attention costs least."""
 ACCURACY = "a statement about accuracy; this benchmark measures time and memory"
 
 
@@ -118,6 +120,7 @@ OTHERS: tuple[Claim, ...] = (
                     quantity="speedup",
                     where=Where(levels=STACKS, modes=("fwd",), contenders=(contender,)),
                     low=FASTER,
+                    needs=(SHORT,),
                 )
                 for contender, words in (("ena", "ENA"), ("linear", "the linear model"))
             ),

@@ -67,7 +67,11 @@ def changed(before: Record, after: Record) -> list[str]:
     Args:
         before, after: Any case of either.
     """
-    facts = [*_facts([before, after]), ("threads", lambda c: _known(c.get("num_threads")))]
+    settings = ("threads", "num_threads"), ("timer", "timer")
+    facts = [
+        *_facts([before, after]),
+        *((name, _version_text(column)) for name, column in settings),
+    ]
     told = [(n, text(before), text(after)) for n, text in facts if n not in ("commit", "ena_bench")]
     known = [t for t in told if units.NOT_AVAILABLE not in t]
     return [f"{n} {old} to {new}" for n, old, new in known if old != new]

@@ -84,11 +84,12 @@ class Study:
         return self.op("attention", 2.0, **made | changes)
 
     def sweep(self, times, **changes):
-        """A layer at 16k over sparsities: time of each in ms."""
+        """A layer over sparsities: time of each in ms, at whatever length."""
+        made = {"lengths": (4096, 16384, 65536), "ndims": (2,)}
         return [
             r
             for sparsity, time in times.items()
-            for r in self.ena(0.0, time, sparsity, lengths=(16384,), ndims=(2,), **changes)
+            for r in self.ena(0.0, time, sparsity, **made | changes)
         ]
 
     def waste(self, tile="8x8", window="72x72"):
@@ -126,6 +127,14 @@ def multi_pass(s, times, memories=(1.5, 2.5), transformer=10.0):
     for scan, time, memory in zip(("bi", "cross"), times, memories, strict=True):
         found += s.linear(scan, 1.0, time, activations_mib=100.0 * memory, **made)
     return found
+
+
+def forwards(s, ena, linear=None):
+    """Times at 4k of what grows with the length, against a Transformer that grows with its square
+    and takes 1 ms there."""
+    made = {"modes": ("fwd",), "ndims": (2,), "lengths": (1024, 4096, 16384)}
+    found = s.curve(2.0, **made) + s.ena(1.0, ena, **made)
+    return found + (s.linear("uni", 1.0, linear, **made) if linear else [])
 
 
 def ena_memory(s, *used, **changes):
@@ -235,8 +244,8 @@ STUDIES = {
     ("Q2", REFUTED): lambda s: memories(s, 1.0, 1.0, time=1.0),
     ("Q2", MIXED): lambda s: memories(s, 1.0, 2.0),
     ("Q2", NOT_TESTED): lambda s: memories(s, 2.0, 2.0)[: len(LONG) * 2],
-    ("Q5", CONFIRMED): lambda s: s.curve(2.0) + s.both(1.0, 0.5) + s.linear("uni", 1.0, 0.5),
-    ("Q5", REFUTED): lambda s: s.curve(2.0) + s.both(2.0, 2.0) + s.linear("uni", 2.0, 2.0),
-    ("Q5", MIXED): lambda s: s.curve(2.0) + s.both(1.0, 0.5) + s.linear("uni", 1.0, 2.0),
-    ("Q5", NOT_TESTED): lambda s: s.curve(2.0) + s.both(1.0, 0.5),
+    ("Q5", CONFIRMED): lambda s: forwards(s, ena=0.1, linear=0.1),
+    ("Q5", REFUTED): lambda s: forwards(s, ena=9.0, linear=9.0),
+    ("Q5", MIXED): lambda s: forwards(s, ena=0.1, linear=9.0),
+    ("Q5", NOT_TESTED): lambda s: forwards(s, ena=0.1),
 }

@@ -116,6 +116,14 @@ def test_a_claim_is_not_confirmed_while_one_of_its_checks_is_open(judged):
     )
 
 
+@pytest.mark.parametrize("name", ["E3", "Q5"])
+def test_one_length_does_not_confirm_what_is_said_of_all(judged, name):
+    study = STUDIES[name, CONFIRMED]
+    found = judged(name, lambda s: [r for r in study(s) if r["canvas"] == "128x128"])
+    assert found.verdict == NOT_TESTED
+    assert "nothing was measured for" in found.reason
+
+
 @pytest.mark.parametrize(
     ("dropped", "missing"),
     [

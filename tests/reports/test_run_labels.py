@@ -110,5 +110,9 @@ def test_a_damaged_list_of_libraries_is_an_unknown_one(row, libraries):
 
 def test_what_changed_between_two_runs_leaves_out_the_commit_and_the_unknown(row):
     before = row(git_commit="a", torch="2.11.0", triton=None, num_threads=4)
-    after = row(git_commit="b", torch="2.12.0", triton="3.6.0", num_threads=8)
-    assert run_labels.changed(before, after) == ["torch 2.11.0 to 2.12.0", "threads 4 to 8"]
+    after = row(git_commit="b", torch="2.12.0", triton="3.6.0", num_threads=8, timer="graph")
+    assert run_labels.changed(before, after) == [
+        "torch 2.11.0 to 2.12.0",
+        "threads 4 to 8",
+        "timer events to graph",
+    ]
