@@ -9,7 +9,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ena_kernels.operands import dense, require_kernels
+from ena_kernels.operands import dense, on_its_device, require_kernels
 
 # Legend: R rows of D channels.
 
@@ -38,7 +38,7 @@ def column_sum_kernel(x_ptr, y_ptr, R, D, x_row, run, BLOCK_R: tl.constexpr, BLO
 
 def bias_gradient(grad: Tensor) -> Tensor:
     """``[..., D]`` to ``[D]`` in its dtype, as one operator."""
-    return torch.ops.ena_kernels.column_sum(grad.flatten(0, -2))
+    return torch.ops.ena_kernels.column_sum(grad.reshape(-1, grad.shape[-1]))
 
 
 def column_sum(x: Tensor, dtype: torch.dtype) -> Tensor:
@@ -69,6 +69,15 @@ def _column_sum_fake(x):
     return x.new_empty(x.shape[1])
 
 
+def _keep_shape(ctx, inputs, output):
+    ctx.shape = inputs[0].shape
+
+
+def _backward(ctx, grad):
+    return grad.expand(ctx.shape)
+
+
 torch.library.define("ena_kernels::column_sum", "(Tensor x) -> Tensor")
-torch.library.impl("ena_kernels::column_sum", ("cuda", "cpu"), _column_sum_op)
+torch.library.impl("ena_kernels::column_sum", ("cuda", "cpu"), on_its_device(_column_sum_op))
 torch.library.register_fake("ena_kernels::column_sum", _column_sum_fake)
+torch.library.register_autograd("ena_kernels::column_sum", _backward, setup_context=_keep_shape)

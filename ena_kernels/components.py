@@ -103,7 +103,7 @@ class BiasedLinear(torch.autograd.Function):
         from ena_kernels.column_sum_kernel import bias_gradient
 
         x, weight = ctx.saved_tensors
-        dweight = grad.flatten(0, -2).mT @ x.flatten(0, -2)
+        dweight = grad.reshape(-1, grad.shape[-1]).mT @ x.reshape(-1, x.shape[-1])
         return grad @ weight, dweight, bias_gradient(grad)
 
 

@@ -1,6 +1,8 @@
 """What every Triton operator asks of its operands, and of the machine they are on."""
 
-from collections.abc import Sequence
+import threading
+from collections.abc import Callable, Sequence
+from functools import wraps
 
 import torch
 from torch import Tensor
@@ -9,6 +11,7 @@ from ena_kernels.attention.checks import require_dtype
 from ena_kernels.errors import UnsupportedError
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
+_THREAD = threading.local()
 
 
 def require_kernels(x: Tensor, dtypes: Sequence[torch.dtype] = DTYPES) -> None:
@@ -28,6 +31,42 @@ def require_kernels(x: Tensor, dtypes: Sequence[torch.dtype] = DTYPES) -> None:
 def dense(x: Tensor) -> Tensor:
     """`x` itself where its last axis lies side by side, as it does but in expanded gradients."""
     return x if x.stride(-1) == 1 else x.contiguous()
+
+
+def on_its_device(op: Callable) -> Callable:
+    """The body of an operator while its first tensor's device is current: Triton launches there."""
+
+    @wraps(op)
+    def on_device(x, *others):
+        if not x.is_cuda or x.device.index == torch.cuda.current_device():
+            return op(x, *others)
+        with torch.cuda.device(x.device):
+            return op(x, *others)
+
+    return on_device
+
+
+def bind_context(x: Tensor) -> None:
+    """Give this thread a CUDA context, without which a launch cannot encode a tensor map.
+
+    A thread of autograd has none before the first kernel or allocation of its own.
+    """
+    if not hasattr(_THREAD, "is_bound"):
+        x.new_zeros(1)
+        _THREAD.is_bound = True
+
+
+def refuse_derivative(operator: str, *, try_: str) -> None:
+    """Let the derivative of an operator that computes gradients raise: PyTorch's would be zero."""
+
+    def refuse(ctx, *grads):
+        raise UnsupportedError(
+            "impl 'triton' has no second derivative",
+            expected="gradients that are not differentiated again",
+            try_=try_,
+        )
+
+    torch.library.register_autograd(operator, refuse)
 
 
 def _is_interpreted() -> bool:

@@ -9,6 +9,8 @@ from functools import cache, lru_cache
 import torch
 from torch import Tensor
 
+from ena_kernels.operands import bind_context
+
 DTYPES = (torch.float16, torch.bfloat16)
 ROWS = 64
 """Tokens, or rows of a state or a chunk matrix, in a box."""
@@ -58,6 +60,7 @@ def _of_rows(shape: tuple[int, ...], dtype: torch.dtype):
 
 
 def _mapped(x: Tensor, shape: list[int], strides: list[int], block: list[int], layout):
+    bind_context(x)
     made = object.__new__(_descriptor())
     made.base, made.shape, made.strides = x, shape, strides
     made.block_shape, made.layout = block, layout

@@ -15,7 +15,7 @@ from ena_kernels.delta_rule import forward as outputs
 from ena_kernels.delta_rule import step_kernel
 from ena_kernels.delta_rule.configs import CHUNK, padded, segment_chunks_of
 from ena_kernels.errors import UnsupportedError
-from ena_kernels.operands import dense, require_kernels
+from ena_kernels.operands import dense, on_its_device, refuse_derivative, require_kernels
 
 LEAST_HEAD_DIM, MOST_HEAD_DIM, MOST_HEAD_DIM_IN_SINGLE = 16, 256, 128
 
@@ -141,14 +141,6 @@ def _autograd(ctx, grad_o, grad_final, *unused):
     return *grads, None if initial_state is None else grad_initial, None, None, None
 
 
-def _refuse_second_derivative(ctx, *grads):
-    raise UnsupportedError(
-        "impl 'triton' has no second derivative",
-        expected="gradients that are not differentiated again",
-        try_="impl='reference'",
-    )
-
-
 INPUTS = "Tensor q, Tensor k, Tensor v, Tensor beta, Tensor? initial_state"
 OPTIONS = "float scale, bool qk_l2norm, SymInt segment_chunks"
 torch.library.define(
@@ -165,9 +157,9 @@ torch.library.define(
     "(Tensor q, Tensor k, Tensor v, Tensor beta, Tensor state, float scale, bool qk_l2norm) "
     "-> (Tensor, Tensor)",
 )
-torch.library.impl("ena_kernels::delta_rule_step", ("cpu", "cuda"), _step_op)
-torch.library.impl("ena_kernels::delta_rule", ("cpu", "cuda"), _forward_op)
-torch.library.impl("ena_kernels::delta_rule_backward", ("cpu", "cuda"), _backward_op)
+torch.library.impl("ena_kernels::delta_rule_step", ("cpu", "cuda"), on_its_device(_step_op))
+torch.library.impl("ena_kernels::delta_rule", ("cpu", "cuda"), on_its_device(_forward_op))
+torch.library.impl("ena_kernels::delta_rule_backward", ("cpu", "cuda"), on_its_device(_backward_op))
 
 
 @torch.library.register_fake("ena_kernels::delta_rule")
@@ -210,4 +202,4 @@ def _backward_fake(
 
 
 torch.library.register_autograd("ena_kernels::delta_rule", _autograd, setup_context=_setup_context)
-torch.library.register_autograd("ena_kernels::delta_rule_backward", _refuse_second_derivative)
+refuse_derivative("ena_kernels::delta_rule_backward", try_="impl='reference'")

@@ -18,7 +18,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from ena_kernels.operands import dense, require_kernels
+from ena_kernels.operands import dense, on_its_device, require_kernels
 from ena_kernels.scans.catalog import scan_passes
 from ena_kernels.scans.orders import Shape, position_table
 
@@ -273,6 +273,6 @@ for _name, _op, _fake, _backward in _OPERATORS:
         "(Tensor x, Tensor? order, str scan, SymInt[] canvas, SymInt layer, SymInt heads)"
         " -> Tensor",
     )
-    torch.library.impl(_qualified, ("cuda", "cpu"), _op)
+    torch.library.impl(_qualified, ("cuda", "cpu"), on_its_device(_op))
     torch.library.register_fake(_qualified, _fake)
     torch.library.register_autograd(_qualified, _backward, setup_context=_keep_settings)

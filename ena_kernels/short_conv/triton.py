@@ -18,7 +18,7 @@ import triton.language as tl
 from torch import Tensor
 
 from ena_kernels.column_sum_kernel import column_sum
-from ena_kernels.operands import dense, require_kernels
+from ena_kernels.operands import dense, on_its_device, refuse_derivative, require_kernels
 
 # Legend: B batch, L tokens, C channels of x, W = C / 3 channels of q, of k and of v; width 4 is
 # written out.
@@ -291,6 +291,7 @@ _OPERATORS = (
 )
 for _name, _schema, _op, _fake in _OPERATORS:
     torch.library.define(f"ena_kernels::{_name}", _schema)
-    torch.library.impl(f"ena_kernels::{_name}", ("cuda", "cpu"), _op)
+    torch.library.impl(f"ena_kernels::{_name}", ("cuda", "cpu"), on_its_device(_op))
     torch.library.register_fake(f"ena_kernels::{_name}", _fake)
 torch.library.register_autograd("ena_kernels::short_conv", _backward, setup_context=_keep_inputs)
+refuse_derivative("ena_kernels::short_conv_backward", try_="impl='eager'")

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.errors import UnsupportedError
-from ena_kernels.operands import dense, require_kernels
+from ena_kernels.operands import dense, on_its_device, refuse_derivative, require_kernels
 from ena_kernels.sliding_tile.backward_kernel import (
     sliding_tile_bwd_dkdv_kernel,
     sliding_tile_bwd_dq_kernel,
@@ -184,14 +184,6 @@ def _autograd(ctx, grad_out, grad_lse):
     return *grads, None, None, None, None, None
 
 
-def _refuse_second_derivative(ctx, *grads):
-    raise UnsupportedError(
-        "impl 'triton' has no second derivative",
-        expected="gradients that are not differentiated again",
-        try_="impl='reference'",
-    )
-
-
 GEOMETRY = "int[] canvas, int[] window, int[] tile, float scale, str order"
 torch.library.define(
     "ena_kernels::sliding_tile", f"(Tensor q, Tensor k, Tensor v, {GEOMETRY}) -> (Tensor, Tensor)"
@@ -201,8 +193,10 @@ torch.library.define(
     "(Tensor grad_out, Tensor? grad_lse, Tensor q, Tensor k, Tensor v, Tensor out, Tensor lse, "
     f"{GEOMETRY}) -> (Tensor, Tensor, Tensor)",
 )
-torch.library.impl("ena_kernels::sliding_tile", ("cpu", "cuda"), _forward_op)
-torch.library.impl("ena_kernels::sliding_tile_backward", ("cpu", "cuda"), _backward_op)
+torch.library.impl("ena_kernels::sliding_tile", ("cpu", "cuda"), on_its_device(_forward_op))
+torch.library.impl(
+    "ena_kernels::sliding_tile_backward", ("cpu", "cuda"), on_its_device(_backward_op)
+)
 
 
 @torch.library.register_fake("ena_kernels::sliding_tile")
@@ -218,4 +212,4 @@ def _backward_fake(grad_out, grad_lse, q, k, v, out, lse, canvas, window, tile, 
 torch.library.register_autograd(
     "ena_kernels::sliding_tile", _autograd, setup_context=_setup_context
 )
-torch.library.register_autograd("ena_kernels::sliding_tile_backward", _refuse_second_derivative)
+refuse_derivative("ena_kernels::sliding_tile_backward", try_="impl='reference'")

@@ -41,7 +41,9 @@ def test_rows_without_strides_are_summed():
 
 def test_the_operator_is_registered_soundly_and_sums_nothing_to_zero():
     operator = torch.ops.ena_kernels.column_sum.default
-    torch.library.opcheck(operator, (torch.randn(33, 70, device=DEVICE),))
+    for has_gradient in (False, True):
+        x = torch.randn(33, 70, device=DEVICE, requires_grad=has_gradient)
+        torch.library.opcheck(operator, (x,))
     assert not operator(torch.ones(0, 4, device=DEVICE)).any()
     with pytest.raises(UnsupportedError, match=r"no kernel for torch.float64"):
         operator(torch.ones(3, 4, device=DEVICE, dtype=torch.float64))

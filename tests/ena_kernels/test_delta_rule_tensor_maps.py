@@ -53,5 +53,14 @@ def test_steps_are_multiples_of_16_bytes(shape, strides, has_map):
     assert tensor_maps._has_map(shape, strides) is has_map
 
 
+def test_a_map_is_made_in_a_thread_with_a_cuda_context(monkeypatch):
+    bound = []
+    monkeypatch.setattr(tensor_maps, "bind_context", bound.append)
+    x = torch.empty(1, 2, 70, 64, dtype=torch.bfloat16)
+    tensor_maps.token_map(x, 64)
+    tensor_maps.row_map(x[0])
+    assert [seen.data_ptr() for seen in bound] == [x.data_ptr()] * 2
+
+
 def test_other_devices_and_dtypes_are_left_to_plain_triton():
     assert not tensor_maps.runs_on_hopper(torch.empty(1, 1, 8, 64, dtype=torch.bfloat16))

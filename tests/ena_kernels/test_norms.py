@@ -125,6 +125,17 @@ def test_operators_are_registered_soundly(is_centred):
     torch.library.opcheck(backward, (*tensors, EPS, is_centred))
 
 
+@pytest.mark.parametrize("norm", NORMS)
+def test_differentiating_twice_is_refused(norm):
+    x, _, *parameters = make_case((2, 7, 3, 5))
+    leaves = [t.requires_grad_() for t in (x, *parameters)]
+    leaves = leaves if norm == "layer" else leaves[:2]
+    y = {"layer": layer_norm, "head": head_norm}[norm](*leaves, eps=EPS, impl="triton")
+    (dx,) = torch.autograd.grad(y.sum(), x, create_graph=True)
+    with pytest.raises(UnsupportedError, match=r"no second derivative\nExpected: .*\nTry: "):
+        torch.autograd.grad(dx.sum(), leaves[1])
+
+
 def test_it_traces_into_one_graph():
     x, _, weight, bias = make_case((2, 7, 3, 5))
 

@@ -129,6 +129,14 @@ def test_operators_are_registered_soundly(shape):
     torch.library.opcheck(backward, (x, weight.detach(), *gradients(*shape)))
 
 
+def test_differentiating_twice_is_refused():
+    x, weight = (t.requires_grad_() for t in make_case(2, 7, 15))
+    q, *_ = short_conv(x, weight, impl="triton")
+    (dx,) = torch.autograd.grad(q.sum(), x, create_graph=True)
+    with pytest.raises(UnsupportedError, match=r"no second derivative\nExpected: .*\nTry: "):
+        torch.autograd.grad(dx.sum(), weight)
+
+
 def test_it_traces_into_one_graph():
     x, weight = make_case(2, 7, 15)
 

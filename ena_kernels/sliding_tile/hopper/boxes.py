@@ -6,7 +6,6 @@ stored ``[B, H, L, D]``) or into the slowest axis (``[B, L, H, D]``, packed proj
 """
 
 import math
-import threading
 from collections.abc import Sequence
 from functools import cache, lru_cache
 from typing import NamedTuple
@@ -15,13 +14,13 @@ import torch
 from torch import Tensor
 
 from ena_kernels.canvas import Shape, tile_grid, window_grid
+from ena_kernels.operands import bind_context
 
 DTYPES = (torch.float16, torch.bfloat16)
 HEAD_DIMS = (64, 128)
 BOX_TOKENS = 128
 MOST_AXES = 3
 FAR = 2**31
-_THREAD = threading.local()
 
 
 class Boxes(NamedTuple):
@@ -128,21 +127,11 @@ def _mapped(x: Tensor, shape: list[int], strides: list[int], block: list[int], l
     """A tensor map; `fold` and `boxes` have checked what its constructor would check again."""
     from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
 
-    _bind_context(x)
+    bind_context(x)
     made = object.__new__(TensorDescriptor)
     made.base, made.shape, made.strides = x, shape, strides
     made.block_shape, made.layout = block, layout
     return made
-
-
-def _bind_context(x: Tensor) -> None:
-    """Give this thread a CUDA context, without which a launch cannot encode a tensor map.
-
-    A thread of autograd has none before the first kernel or allocation of its own.
-    """
-    if not hasattr(_THREAD, "is_bound"):
-        x.new_zeros(1)
-        _THREAD.is_bound = True
 
 
 # Python's time at a launch is seen where sequences are short, so what repeats is kept.
