@@ -17,7 +17,10 @@ ROWS = 64
 
 
 def runs_on_hopper(*tensors: Tensor) -> bool:
-    """Whether Gluon's kernels for Hopper can read these ``[B, H, L, D]``, the first one q."""
+    """Whether Gluon's kernels for Hopper can read these ``[B, H, L, D]``, the first one q.
+
+    And write results as wide as them, whose heads are stored side by side.
+    """
     q = tensors[0]
     return (
         q.is_cuda
@@ -40,9 +43,10 @@ def row_map(x: Tensor):
 
 @lru_cache(maxsize=4096)
 def _has_map(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
-    """Whether every step is a multiple of 16 bytes."""
+    """Whether every step is a multiple of 16 bytes, and would be in a packed copy."""
     steps = zip(shape[:3], strides[:3], strict=True)
-    return strides[3] == 1 and all(n == 1 or (s > 0 and s % 8 == 0) for n, s in steps)
+    is_wide = shape[3] % 8 == 0 and strides[3] == 1
+    return is_wide and all(n == 1 or (s > 0 and s % 8 == 0) for n, s in steps)
 
 
 @lru_cache(maxsize=4096)

@@ -116,6 +116,13 @@ def test_tokens_of_any_strides_match():
     check(inputs, run(inputs))
 
 
+def test_values_narrower_than_the_steps_between_them_match():
+    q, k, v, beta, state = make_inputs(300, (2, 3, 64, 20))
+    apart = torch.nn.functional.pad(v, (0, 12))[..., :20]
+    inputs = (q, k, apart, beta, state)
+    check(inputs, run(inputs))
+
+
 @needs_hopper
 @pytest.mark.parametrize("dims", [(2, 3, 64, 64), (1, 2, 128, 128), (1, 2, 96, 80)])
 def test_hopper_keeps_for_the_backward_what_plain_triton_keeps(monkeypatch, dims):

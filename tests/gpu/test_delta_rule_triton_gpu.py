@@ -1,5 +1,7 @@
 """The Triton delta rule on CUDA, forward and backward, against eager in float64, and fla."""
 
+import threading
+
 import pytest
 import torch
 from torch.nn.functional import normalize
@@ -197,6 +199,18 @@ def test_forward_and_backward_can_be_captured_in_a_cuda_graph(seq_len):
     graph.replay()
     torch.cuda.synchronize()
     for x, y in zip(captured, expected, strict=True):
+        assert torch.equal(x, y)
+
+
+def test_a_thread_of_its_own_needs_no_cuda_context():
+    inputs = make_inputs(300, (1, 2, 64, 64))
+    weights = [torch.ones((), device="cuda").expand(1, 2, n, 64) for n in (300, 64)]
+    expected = run(inputs, weights, impl="triton")
+    actual = []
+    thread = threading.Thread(target=lambda: actual.extend(run(inputs, weights, impl="triton")))
+    thread.start()
+    thread.join()
+    for x, y in zip(actual, expected, strict=True):
         assert torch.equal(x, y)
 
 
