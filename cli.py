@@ -80,10 +80,11 @@ def run(**options: Any) -> None:
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the pages.")
 def report(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw figures (PNG, SVG and PDF), report.html and report.md from runs."""
-    from bench.results import load
+    from bench.results import load, unfinished
     from reports.report import write_report
 
     rows, problems = load(list(runs))
+    problems += unfinished(runs)
     folder = out or (runs[0] / "report" if runs[0].is_dir() else Path("report"))
     title = ", ".join(path.name for path in runs)
     written = write_report(rows, folder, title=title, problems=problems)
@@ -104,11 +105,11 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
 @json_option
 def history(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
     """Draw every case over many runs, with changes marked: history.html and history.md."""
-    from bench.results import load
+    from bench.results import load, unfinished
     from reports import history_page
 
     rows, problems = load(list(runs))
-    written = history_page.write(rows, out, problems=problems)
+    written = history_page.write(rows, out, problems=[*problems, *unfinished(runs)])
     click.echo(json.dumps(written.document) if as_json else written.screen)
 
 
@@ -117,12 +118,12 @@ def history(runs: tuple[Path, ...], out: Path, as_json: bool) -> None:
 @json_option
 def claims(runs: tuple[Path, ...], as_json: bool) -> None:
     """Hold the claims about ENA against runs: confirmed, refuted, mixed or not tested."""
-    from bench.results import load
+    from bench.results import load, unfinished
     from reports import claims as claimed
 
     rows, problems = load(list(runs))
     told = claimed.document if as_json else claimed.screen
-    found = told(rows, problems=problems)
+    found = told(rows, problems=[*problems, *unfinished(runs)])
     click.echo(json.dumps(found) if as_json else found)
 
 
@@ -222,12 +223,14 @@ def list_(what: str, **options: Any) -> None:
 )
 def export(runs: tuple[Path, ...], out: Path, form: str) -> None:
     """Put the rows of runs into one file: parquet for a baseline, or JSON of pytest-benchmark."""
+    from bench.results import unfinished
+
     if form == "parquet":
         from bench.results import export as export_rows
     else:
         from bench.pytest_benchmark import export as export_rows
 
-    for problem in export_rows(list(runs), out):
+    for problem in [*export_rows(list(runs), out), *unfinished(runs)]:
         click.echo(f"WARNING  {problem}", err=True)
     click.echo(f"saved    {out}")
 

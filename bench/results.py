@@ -10,6 +10,7 @@ Processes and hosts share a run directory without locks: a row appears whole or 
 
 import json
 import tomllib
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
@@ -18,6 +19,7 @@ from typing import TYPE_CHECKING, Any, Self
 
 import pyarrow as pa
 
+from bench import units
 from bench.case import Case
 from bench.disk import remove_orphans, unwritable, write_whole
 from bench.errors import StorageError
@@ -173,6 +175,16 @@ class RunDirectory:
             )
         return frame
 
+    def missing(self) -> str | None:
+        """What is planned and has no row, in a sentence; None if all of it has."""
+        rounds = self.options.get("rounds", 1)
+        found = Counter(path.stem.rpartition("-r")[0] for path in self.row_paths())
+        number = sum(max(rounds - found[case.case_id], 0) for case in self.cases)
+        if not number:
+            return None
+        planned = units.plural(rounds * len(self.cases), "measurement")
+        return f"{self.path} lacks {number} of {planned}; ena-bench run --resume {self.path}"
+
     def row_paths(self) -> list[Path]:
         """Every finished row, by name."""
         return sorted(self._results.glob("[!.]*.parquet"))
@@ -216,6 +228,12 @@ def export(paths: Paths, out: Path) -> list[str]:
     table, problems = _load_table(paths)
     write_whole(out, parquet_bytes(table, "zstd"))
     return problems
+
+
+def unfinished(paths: Sequence[Path]) -> list[str]:
+    """A sentence for each run directory that lacks measurements which it has planned."""
+    runs = (RunDirectory(path) for path in paths if path.is_dir())
+    return [text for text in (run.missing() for run in runs) if text]
 
 
 def _load_table(paths: Paths) -> tuple[pa.Table, list[str]]:

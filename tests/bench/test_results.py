@@ -20,7 +20,7 @@ from bench.case import Case
 from bench.errors import StorageError
 from bench.outcome import columns_of, identity
 from bench.parquet import read_all
-from bench.results import RunDirectory, export, load
+from bench.results import RunDirectory, export, load, unfinished
 from bench.row import SCHEMA_VERSION, Row, arrow_schema
 from bench.toml import toml_text
 
@@ -221,6 +221,17 @@ def test_what_is_no_run_directory_is_refused(run, text):
         (run.path / "run.toml").write_bytes(data)
     with pytest.raises(StorageError, match=r"is no run directory: run\.toml"):
         RunDirectory.open(run.path)
+
+
+def test_a_run_says_how_much_of_it_is_missing(tmp_path):
+    made = RunDirectory.create(tmp_path / "a", run_id="x", cases=CASES, options={"rounds": 2})
+    made.write_row(row_of(CASES[0], round=0))
+    (told,) = unfinished([made.path])
+    assert told == f"{made.path} lacks 5 of 6 measurements; ena-bench run --resume {made.path}"
+    for case in CASES:
+        for number in (0, 1, 2):
+            made.write_row(row_of(case, round=number))
+    assert unfinished([made.path, tmp_path / "a.parquet"]) == []
 
 
 def test_several_runs_and_files_load_together(full_run, tmp_path):
