@@ -99,7 +99,7 @@ def _damaged(path: Path, why: str) -> StorageError:
     return StorageError(
         f"{path} is damaged: {why}",
         expected="a whole parquet file of results",
-        try_=f"Delete it with rm {path} and resume the run",
+        try_=f"Delete it with rm {path} and resume the run; what was exported, export anew",
     )
 
 

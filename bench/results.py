@@ -223,9 +223,16 @@ def export(paths: Paths, out: Path) -> list[str]:
     """Write the rows of run directories and files as one parquet file; return what was skipped.
 
     Raises:
-        StorageError: something that was named cannot be read, or `out` cannot be written.
+        StorageError: something that was named cannot be read or has no rows, or `out` cannot be
+            written.
     """
     table, problems = _load_table(paths)
+    if not table.num_rows:
+        raise StorageError(
+            "there is no row to export",
+            expected="a run with at least one finished measurement",
+            try_="ena-bench run --resume RUN, which goes on with it",
+        )
     write_whole(out, parquet_bytes(table, "zstd"))
     return problems
 

@@ -223,6 +223,12 @@ def test_what_is_no_run_directory_is_refused(run, text):
         RunDirectory.open(run.path)
 
 
+def test_a_run_without_rows_is_not_exported(run, tmp_path):
+    with pytest.raises(StorageError, match="there is no row to export\nExpected: a run with"):
+        export(run.path, tmp_path / "run.parquet")
+    assert not (tmp_path / "run.parquet").exists()
+
+
 def test_a_run_says_how_much_of_it_is_missing(tmp_path):
     made = RunDirectory.create(tmp_path / "a", run_id="x", cases=CASES, options={"rounds": 2})
     made.write_row(row_of(CASES[0], round=0))
