@@ -179,9 +179,7 @@ def _sweep_subtitle(cases: Sequence[Record], found: Sequence[Efficiency]) -> str
 def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) -> Figure:
     """Speed-up over the Transformer by length and sparsity, of the fastest implementation."""
     everything = frames.records(frame)
-    cases = selection.shown(everything)
-    latest = selection.latest_runs(cases)[-1:]
-    cases = [c for c in cases if c["run_label"] in latest]
+    cases = _of_latest_run(selection.shown(everything))
     shown = mapped(cases)
     modes, ndims = layout.modes_and_ndims(shown)
     lengths = sorted({c["seq_len"] for c in shown})
@@ -226,9 +224,10 @@ def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
 
 def mapped(cases: Sequence[Record]) -> list[Record]:
     """Of each mode, number of axes, length and sparsity the fastest case of the headline; where
-    none was measured one that failed, else one that is unsupported."""
+    none was measured one that failed, else one that is unsupported. Of several runs the latest is
+    mapped: cells of different machines say nothing beside each other."""
     best: dict[tuple[Any, ...], Record] = {}
-    for case in cases:
+    for case in _of_latest_run(cases):
         is_headline = case["contender"] == words.HEADLINE.get(case["level"], "ena")
         if not is_headline or case["sparsity_target"] is None or not case["is_squarest"]:
             continue
@@ -238,6 +237,11 @@ def mapped(cases: Sequence[Record]) -> list[Record]:
         if key not in best or _merit(case) > _merit(best[key]):
             best[key] = case
     return list(best.values())
+
+
+def _of_latest_run(cases: Sequence[Record]) -> list[Record]:
+    latest = selection.latest_runs(cases)[-1:]
+    return [c for c in cases if c["run_label"] in latest]
 
 
 def _merit(case: Record) -> tuple[int, float]:

@@ -111,3 +111,18 @@ def test_one_length_or_one_sparsity_is_no_map(tidy):
     assert sparsity_plots.is_map_worth(cases)
     assert not sparsity_plots.is_map_worth([c for c in cases if c["seq_len"] == 4096])
     assert not sparsity_plots.is_map_worth([c for c in cases if c["sparsity_target"] in (None, 0)])
+
+
+def test_of_several_runs_map_and_words_show_the_latest(row):
+    made = []
+    for run, begun, factor in (("old", "2026-01-01", 0.1), ("new", "2026-02-01", 1.0)):
+        known = {"run_id": run, "started_at": begun, "device_name": f"NVIDIA {run}"}
+        for canvas in ("64x64", "64x128"):
+            made.append(row(canvas=canvas, latency_ms=8.0 * factor, **known))
+            for target, latency_ms in ((0.5, 4.0), (0.7, 2.0)):
+                sparse = ENA | {"sparsity_target": target, "sparsity": target}
+                made.append(row(**sparse, canvas=canvas, latency_ms=latency_ms * factor, **known))
+    cases = frames.records(frames.tidy(pd.DataFrame(made)))
+    assert {c["run_id"] for c in sparsity_plots.mapped(cases)} == {"new"}
+    assert sparsity_plots.heat_map_alt(cases).startswith("Speed-up over the FlashAttention")
+    assert "4 of 4 cells" in sparsity_plots.heat_map_alt(cases)
