@@ -40,18 +40,20 @@ def measure(active: session.Session, options: dict[str, Any]) -> runner.Summary:
 
 def finish(path: Path, summary: runner.Summary, options: dict[str, Any]) -> None:
     """The last screen, or the one JSON document; exit 1 if a case failed or none is ok."""
-    from bench.results import load
+    from bench.results import load, unfinished
     from reports import screen
     from reports.report import write_report
 
     rows, problems = load(path)
+    # the screen counts what the budget left by itself
+    told = [*problems, *unfinished([path])]
     written = (
-        write_report(rows, path / "report", title=path.name, problems=problems)
+        write_report(rows, path / "report", title=path.name, problems=told)
         if options["report"]
         else None
     )
     if options["as_json"]:
-        click.echo(json.dumps(screen.json_document(rows, path=path, problems=problems)))
+        click.echo(json.dumps(screen.json_document(rows, path=path, problems=told)))
     else:
         click.echo(
             screen.final(rows, path=path, summary=summary, problems=problems, report=written)

@@ -17,6 +17,9 @@ Record = dict[str, Any]
 Place = tuple[str, int, str, int]
 Format = Callable[[float | None], str]
 
+MAX_DEVIATION = 0.05
+"""Relative distance of a point from its power law that goes without saying."""
+
 
 @dataclass(frozen=True, slots=True)
 class Column:
@@ -173,12 +176,14 @@ def _speedup_cell(case: Record) -> str:
 
 
 def _growth_cell(fit: Growth | None) -> str:
-    """`1.98 (1.97 to 1.99) from 4k`: from where no fixed overhead dominates."""
+    """`1.98 (1.97 to 1.99) from 4k`: from where no fixed overhead dominates. A curve that is no
+    power law says how far off a point is: its interval knows the noise only."""
     if fit is None:
         return units.NOT_AVAILABLE
     low, high = f"{fit.lo:.2f}", f"{fit.hi:.2f}"
     ends = f" ({low} to {high})" if low != high else ""
-    return f"{fit.exponent:.2f}{ends} from {units.tokens(fit.lengths[0])}"
+    bends = f", off by {units.percent(fit.deviation, 0)}" if fit.deviation > MAX_DEVIATION else ""
+    return f"{fit.exponent:.2f}{ends} from {units.tokens(fit.lengths[0])}{bends}"
 
 
 def _top_cell(line: Scaling) -> str:

@@ -44,9 +44,10 @@ _METHOD = (
     "intervals allow. The anchor is the fastest FlashAttention Transformer (for operators, the "
     "fastest FlashAttention) of the same mode, shape, type and device.",
     "An exponent is the slope of the logarithm over that of the length, from the length on at "
-    "which no fixed overhead dominates (the first one where none does). The length at which a "
-    "series overtakes its anchor is interpolated between measured lengths; its interval takes the "
-    "errors of both medians in quadrature.",
+    "which no fixed overhead dominates (the first one where none does); its interval comes from "
+    "those of the medians, and 'off by' says how far a curve is from a power law. The length at "
+    "which a series overtakes its anchor is interpolated between measured lengths; its interval "
+    "takes the errors of both medians in quadrature.",
     "Peak memory is the most that was allocated at once, in a pass of its own.",
     "Every result was compared with float64 before and after timing; a case that failed that has "
     "no latency.",

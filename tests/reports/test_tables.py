@@ -28,6 +28,15 @@ def test_the_scaling_table_tells_exponents_of_time_and_memory_with_their_range(s
     assert ena["speed-up (largest common length)"] == "4.00x (3.92x to 4.08x) at 16k"
 
 
+def test_an_exponent_of_a_curve_that_bends_says_how_far_it_is_off(row):
+    times = zip(("32x32", "64x64", "128x128"), (1.0, 2.0, 16.0), strict=True)
+    rows = [row(canvas=canvas, latency_ms=latency_ms) for canvas, latency_ms in times]
+    table = tables.scaling_table(scaling.scaling_table(frames.tidy(pd.DataFrame(rows))))
+    found = cells(table)["Transformer (sdpa_cudnn)"]["exponent of time (95% interval)"]
+    assert found.startswith("1.00 (")
+    assert found.endswith(" from 1k, off by 37%")
+
+
 def test_a_single_length_has_no_exponent(row):
     table = tables.scaling_table(scaling.scaling_table(frames.tidy(pd.DataFrame([row()]))))
     assert cells(table)["Transformer (sdpa_cudnn)"]["exponent of time (95% interval)"] == "n/a"
