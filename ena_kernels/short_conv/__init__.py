@@ -38,6 +38,8 @@ def short_conv(
             expected="channels that are a multiple of 3",
             try_="torch.cat([q, k, v], dim=-1)",
         )
+    if past is not None:
+        past = past.to(qkv.dtype)
     if impl == "triton":
         from ena_kernels.short_conv import triton
 
@@ -47,7 +49,7 @@ def short_conv(
     else:
         pad = torch.cat([past, qkv], dim=1).mT
     y = F.silu(by_convolution(pad, weight) if qkv.is_cuda else by_taps(pad, weight)).mT
-    return tuple(part.contiguous() for part in y.chunk(3, dim=-1))
+    return tuple(part.to(qkv.dtype).contiguous() for part in y.chunk(3, dim=-1))
 
 
 def by_convolution(padded: Tensor, weight: Tensor) -> Tensor:

@@ -252,6 +252,20 @@ def test_a_layer_of_triton_kernels_decodes_token_by_token(has_gradient):
     assert stepped[-1].requires_grad == has_gradient
 
 
+@pytest.mark.filterwarnings("ignore:Mismatch dtype between input and weight")
+def test_under_autocast_a_layer_decodes_what_it_computes():
+    torch.manual_seed(0)
+    layer = DeltaNet(32, 2, canvas=(7,))
+    x = torch.randn(2, 7, 32)
+    with torch.no_grad(), torch.autocast("cpu", torch.bfloat16):
+        whole, cache, stepped = layer(x), layer.empty_cache(2), []
+        for t in range(7):
+            y, cache = layer.step(x[:, t], cache)
+            stepped.append(y)
+    assert whole.dtype == torch.bfloat16
+    assert (torch.stack(stepped, 1) - whole).norm() < 2e-2 * whole.norm()
+
+
 def test_decoding_refuses_a_scan_that_needs_the_whole_canvas():
     layer = DeltaNet(WIDTH, HEADS, canvas=(5,), scan="flip")
     with pytest.raises(UnsupportedError, match="scan flip needs the whole canvas"):

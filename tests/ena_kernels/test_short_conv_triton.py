@@ -100,6 +100,16 @@ def test_a_sequence_can_be_convolved_in_two_pieces(cut):
         torch.testing.assert_close(torch.cat(pieces, dim=1), whole)
 
 
+@pytest.mark.parametrize("impl", ["eager", "triton"])
+def test_parts_have_the_dtype_of_the_tokens_whatever_else_is_wider(impl):
+    if impl == "eager" and DEVICE == "cuda":
+        pytest.skip("PyTorch's convolution takes one dtype")
+    x, weight = make_case(2, 7, 15)
+    past = torch.randn(2, 3, 15, device=DEVICE)
+    for part in short_conv(x.half(), weight, past, impl=impl):
+        assert part.dtype == torch.float16
+
+
 def test_the_output_is_contiguous_and_written_everywhere():
     x, weight = make_case(2, CHUNK + 3, 15)
     torch.use_deterministic_algorithms(True, warn_only=True)
