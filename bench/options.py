@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.axes import AXES
+from bench.axes import AXES, check_known
 from bench.errors import EnaBenchError, UsageError
 from bench.verdict import METRICS, Limits
 
@@ -212,8 +212,12 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 
 def question_of(options: dict[str, Any]) -> "Question":
     """What `limit_options` ask for."""
+    from bench.contenders import registry
     from bench.decision import Question
 
+    for name in ("control", "relative_to"):
+        if options[name] is not None:
+            check_known(name.replace("_", "-"), options[name], sorted({k[1] for k in registry()}))
     names = ("max_slowdown", "max_memory", "metric", "control", "new_kernels")
     limits = Limits(**{name: options[name] for name in names})
     return Question(limits=limits, relative_to=options["relative_to"])

@@ -224,8 +224,14 @@ def export(paths: Paths, out: Path) -> list[str]:
 
     Raises:
         StorageError: something that was named cannot be read or has no rows, or `out` cannot be
-            written.
+            written or is a file of another kind.
     """
+    if out.is_file() and out.read_bytes()[:4] != b"PAR1":
+        raise StorageError(
+            f"{out} is there and is no parquet file",
+            expected="a new file, or an export to replace",
+            try_=f"-o {out.with_suffix('.parquet')}",
+        )
     table, problems = _load_table(paths)
     if not table.num_rows:
         raise StorageError(

@@ -119,6 +119,7 @@ def new_session(
         StorageError: the directory holds something, or cannot be written.
     """
     from bench.results import RunDirectory
+    from bench.timing import resolve_timer
 
     absent = [folder for folder in (path, *path.parents) if not folder.exists()]
     with executor_of(made, path / "log.txt", measure=measure) as executor:
@@ -127,6 +128,7 @@ def new_session(
             machine = executor.machine()
             planned = plan(made, machine)
             made = replace(made, device=decided(made.device, machine))
+            resolve_timer(made.settings.timer, made.device.partition(":")[0])
         except UsageError:
             _undo(path / "log.txt", absent)
             raise

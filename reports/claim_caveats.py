@@ -4,7 +4,8 @@ from collections.abc import Iterable, Sequence
 from typing import Any
 
 from bench import units
-from reports.claim_readings import ENOUGH_SAMPLES, LEAST_MARGIN, Reading
+from reports.claim_readings import Reading
+from reports.frames import ENOUGH_SAMPLES, LEAST_MARGIN
 from reports.speedup import FLASH_IMPLS
 
 Record = dict[str, Any]

@@ -15,11 +15,6 @@ from reports.claim import Where
 Record = dict[str, Any]
 Ends = tuple[float, float]
 
-ENOUGH_SAMPLES = 6
-"""Fewer samples have no 95% interval of their median, whatever their range."""
-LEAST_MARGIN = 0.05
-"""How well a latency of fewer samples is known at best: relative half-width."""
-
 SOFTWARE = ("git_commit", "git_dirty", "torch", "triton", "libraries")
 PLACE = ("level", "mode", *frames.SETTING, *SOFTWARE, "timer", "ndim")
 """What cases that are compared with each other share: no ratio spans machines or versions."""
@@ -149,12 +144,13 @@ def reading(
 
 
 def ends_of(case: Record) -> Ends:
-    """The interval of a latency; wider than its samples say where they are too few to say it."""
+    """The interval of a latency; `frames` widens that of few samples, this that of none known."""
     middle = case["latency_ms"]
     low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
-    if (case["num_samples"] or 0) >= ENOUGH_SAMPLES:
+    if case["num_samples"]:
         return low, high
-    return min(low, middle * (1 - LEAST_MARGIN)), max(high, middle * (1 + LEAST_MARGIN))
+    margin = frames.LEAST_MARGIN
+    return min(low, middle * (1 - margin)), max(high, middle * (1 + margin))
 
 
 def time_ratio(above: Record, below: Record) -> tuple[float, Ends]:

@@ -36,6 +36,11 @@ FIGURE = ("device", "dtype", "batch", "heads", "head_dim", "depth")
 SETTING = ("device_name", "device_id", *FIGURE)
 """What is held fixed where latencies are compared."""
 
+ENOUGH_SAMPLES = 6
+"""Fewer samples have no 95% interval of their median, whatever their range."""
+LEAST_MARGIN = 0.05
+"""How well a latency of fewer samples is known at best: relative half-width."""
+
 _INTEGERS = {f.name for f in fields(Row) if str(f.type).startswith("int")} | {
     "num_samples",
     "num_rounds",
@@ -108,10 +113,10 @@ def combine_rounds(rows: Sequence[Record]) -> list[Record]:
     """One record per case of a run.
 
     Samples of all successful rounds are pooled; the latency is their median. Its interval is
-    widened to contain the median of every round, because rounds differ by more than samples do.
-    Memory and errors are the largest of the rounds. A case is `incorrect` or `fallback` if any
-    round was; any other failure beside a success becomes a warning; without a success the last
-    failure stands.
+    widened to contain the median of every round, because rounds differ by more than samples do,
+    and to 5% on either side where fewer than 6 samples cannot say it. Memory and errors are the
+    largest of the rounds. A case is `incorrect` or `fallback` if any round was; any other failure
+    beside a success becomes a warning; without a success the last failure stands.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for index, row in enumerate(rows):
@@ -196,6 +201,8 @@ def _combined(rounds: list[Record]) -> Record:
         return base | dict.fromkeys((*_LATENCY, *_RATES, *RAW_LISTS, "component_ms"))
     if len(good) > 1:
         _pool(base, good)
+    if 0 < (base["num_samples"] or 0) < ENOUGH_SAMPLES:
+        _widen(base)
     base["spread_fraction"] = _spread(base)
     return base | dict.fromkeys(RAW_LISTS)
 
@@ -211,6 +218,14 @@ def _status(row: Record) -> str:
 def _failed_rounds(bad: list[Record]) -> list[str]:
     counts = Counter(f"{r['status']}: {r['reason'] or 'no reason given'}" for r in bad)
     return [f"{n} of its rounds ended {text}" for text, n in counts.items()]
+
+
+def _widen(base: Record) -> None:
+    """One sample has a range of nothing, and yet is known the least."""
+    middle = base["latency_ms"]
+    lo, hi = base["latency_ms_lo"] or middle, base["latency_ms_hi"] or middle
+    base["latency_ms_lo"] = min(lo, middle * (1 - LEAST_MARGIN))
+    base["latency_ms_hi"] = max(hi, middle * (1 + LEAST_MARGIN))
 
 
 def _pool(base: Record, good: list[Record]) -> None:

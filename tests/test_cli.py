@@ -153,6 +153,7 @@ TOML = '[[cases]]\nlevel = "op"\ncontender = "attention"\n'
         (["--device", "tpu"], "device 'tpu' is unknown", "--device auto"),
         (["--device", "cuda:second"], "does not name a visible GPU", "--device cuda:0"),
         (["--contender", "linear", "--impl", "fla"], "needs fla", "pip install flash-linear"),
+        (["--device", "cpu", "--timer", "events"], "on device 'cpu'", "--timer wall"),
         (["--timer", "sundial"], "timer 'sundial' is unknown", "--timer auto"),
         (["--rounds", "0"], "rounds 0 is not positive", "--rounds 1"),
         (["--budget", "-1"], "budget -1 is not positive", "--budget 300"),
@@ -186,6 +187,15 @@ def test_a_malformed_command_line_is_a_usage_error_too(arguments, no_worker):
     done = ena_bench("run", *arguments)
     assert done.exit_code == 2
     assert "Error: " in done.stderr
+
+
+@pytest.mark.parametrize("option", ["--control", "--relative-to"])
+def test_a_control_or_anchor_that_nobody_knows_is_a_usage_error(option, finished):
+    _, path = finished
+    done = ena_bench("compare", str(path), str(path), option, "atention")
+    assert done.exit_code == 2
+    assert "'atention' is unknown" in done.stderr
+    assert done.stderr.splitlines()[-1] == "Try: attention"
 
 
 def test_a_run_ends_with_a_table_and_a_run_directory(finished):

@@ -326,6 +326,17 @@ def test_results_that_became_a_file_are_an_error(full_run):
         full_run.write_row(row_of(CASES[0]))
 
 
+def test_an_export_replaces_an_export_and_nothing_else(full_run, tmp_path):
+    page, rows = tmp_path / "report.html", tmp_path / "all.parquet"
+    page.write_text("<html>")
+    with pytest.raises(StorageError, match=r"report\.html is there and is no parquet file"):
+        export(full_run.path, page)
+    assert page.read_text() == "<html>"
+    export(full_run.path, rows)
+    export(full_run.path, rows)
+    assert len(pd.read_parquet(rows)) == len(full_run.rows())
+
+
 def test_an_export_into_nowhere_is_an_error(full_run, tmp_path):
     with pytest.raises(StorageError, match="No such file or directory"):
         export(full_run.path, tmp_path / "absent" / "all.parquet")

@@ -98,7 +98,7 @@ def _measured(values: dict[str, Any]) -> dict[str, Any]:
     if latency_ms is None:
         return values
     derived = {
-        "samples_ms": [latency_ms * f for f in (0.99, 1.0, 1.01, 1.0, 0.995)],
+        "samples_ms": [latency_ms * f for f in (0.99, 1.0, 1.01, 1.0, 0.995, 1.0)],
         "latency_ms_lo": latency_ms * 0.99,
         "latency_ms_hi": latency_ms * 1.01,
         "latency_ms_p05": latency_ms * 0.98,

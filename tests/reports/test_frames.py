@@ -29,12 +29,23 @@ def test_every_case_stays_whatever_its_status(study):
     assert tidy["status"].value_counts().to_dict() == {"ok": 14, "unsupported": 5, "oom": 1}
 
 
+@pytest.mark.parametrize("samples", [[3.0], [2.99, 3.0, 3.01, 3.0, 3.0]])
+def test_a_latency_of_fewer_than_six_samples_is_known_to_five_percent_at_best(samples, row):
+    tight = {"latency_ms": 3.0, "latency_ms_lo": min(samples), "latency_ms_hi": max(samples)}
+    (case,) = _tidy([row(**tight, samples_ms=samples)])
+    assert (case["latency_ms_lo"], case["latency_ms_hi"]) == pytest.approx((2.85, 3.15))
+    (wide,) = _tidy([row(**tight | {"latency_ms_hi": 4.0}, samples_ms=[2.5, 3.0, 4.0])])
+    assert (wide["latency_ms_lo"], wide["latency_ms_hi"]) == pytest.approx((2.85, 4.0))
+    (enough,) = _tidy([row(**tight, samples_ms=samples * 6)])
+    assert (enough["latency_ms_lo"], enough["latency_ms_hi"]) == (min(samples), max(samples))
+
+
 def test_a_single_round_keeps_its_own_numbers(row):
     (case,) = _tidy([row(latency_ms=3.0)])
     assert case["latency_ms"] == 3.0
     assert (case["latency_ms_lo"], case["latency_ms_hi"]) == pytest.approx((2.97, 3.03))
     assert case["spread_fraction"] == pytest.approx(0.06)
-    assert (case["num_rounds"], case["num_rounds_ok"], case["num_samples"]) == (1, 1, 5)
+    assert (case["num_rounds"], case["num_rounds_ok"], case["num_samples"]) == (1, 1, 6)
 
 
 def test_rounds_are_pooled_and_the_interval_contains_every_round(row):
@@ -44,7 +55,7 @@ def test_rounds_are_pooled_and_the_interval_contains_every_round(row):
     assert case["latency_ms"] == statistics.median(pooled)
     assert case["latency_ms_lo"] <= 2.0
     assert case["latency_ms_hi"] >= 3.0
-    assert case["num_samples"] == 15
+    assert case["num_samples"] == 18
     assert case["tokens_per_s"] == pytest.approx(4096 / case["latency_ms"] * 1e3)
 
 

@@ -274,7 +274,7 @@ def test_the_page_says_what_matters(study_paths):
         "Speed-ups are relative to Transformer (sdpa_cudnn).",
         "2.00 from 1k",
         "from 4k (3.9k to 4.1k)",
-        "Latency is the median of 5 samples per case",
+        "Latency is the median of 6 samples per case",
         "One row per case and round, 20 in all.",
     ):
         assert text in page.text, text
