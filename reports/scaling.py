@@ -58,6 +58,7 @@ class Scaling:
     mode: str
     setting: str
     device_name: str | None
+    run_label: str | None
     ndim: int | None
     series: str
     contender: str
@@ -171,7 +172,7 @@ def _scaling(timed: list[Record]) -> Scaling:
     paired = [case for case in timed if case["speedup"] is not None]
     last: Record = paired[-1] if paired else dict.fromkeys(top)
     is_anchor = bool(paired) and all(case["series"] == case["anchor"] for case in paired)
-    shared = ("level", "mode", "setting", "device_name", "ndim", "series", "contender")
+    shared = ("level", "mode", "setting", "device_name", "run_label", "ndim", "series", "contender")
     compared = ("anchor", "speedup", "speedup_lo", "speedup_hi", "memory_ratio")
     return Scaling(
         **{name: top[name] for name in shared},

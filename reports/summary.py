@@ -97,7 +97,7 @@ def unsupported_groups(cases: Sequence[Mapping[str, Any]]) -> list[Group]:
 
 
 def sentences(frame: pd.DataFrame, table: Sequence[Scaling]) -> list[str]:
-    """Per level, mode, setting and dimensionality: where ENA stands against its rivals.
+    """Per level, mode, setting, dimensionality and run: where ENA stands against its rivals.
 
     Args:
         frame: From `frames.tidy`.
@@ -106,7 +106,7 @@ def sentences(frame: pd.DataFrame, table: Sequence[Scaling]) -> list[str]:
     cases = frames.records(frame)
     blocks: dict[tuple[Any, ...], list[Scaling]] = {}
     for line in table:
-        blocks.setdefault(line.block, []).append(line)
+        blocks.setdefault((line.block, line.run_label), []).append(line)
     found = []
     for lines in blocks.values():
         headline = [n for n in lines if n.contender == words.HEADLINE.get(n.level, "ena")]
@@ -182,7 +182,7 @@ def _against_linear(best: Scaling, lines: Sequence[Scaling]) -> list[str]:
 
 def _anchor_failures(best: Scaling, cases: Sequence[Record], rival: str) -> list[str]:
     """Lengths at which the anchor contender gave no result although it was tried."""
-    same = ("level", "mode", "setting", "device_name", "ndim")
+    same = ("level", "mode", "setting", "device_name", "run_label", "ndim")
     contender = speedup.anchor_contender(best.level)
     tried = [
         c
@@ -202,7 +202,7 @@ def _anchor_failures(best: Scaling, cases: Sequence[Record], rival: str) -> list
 
 def _doubts(best: Scaling, cases: Sequence[Record]) -> list[str]:
     """How many of the cases that a sentence rests on are noisy or did not converge."""
-    same = ("level", "mode", "setting", "device_name", "ndim")
+    same = ("level", "mode", "setting", "device_name", "run_label", "ndim")
     behind = [
         c
         for c in cases

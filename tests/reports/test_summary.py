@@ -94,6 +94,22 @@ def test_operators_speak_of_sliding_tile_attention(row):
     assert sentence.startswith("Operator, forward, 2-D: Sliding tile 70% (flex) is faster than")
 
 
+def test_each_of_several_runs_has_its_own_sentence(row):
+    op = {"level": "op", "depth": 1}
+    sparse = {"contender": "sliding_tile", "impl": "flex", "sparsity_target": 0.7}
+    rows = [
+        row(**op, run_id=run, torch=torch, **kind, latency_ms=ms)
+        for run, torch, ms_of_sparse in (("a", "2.11.0", 1.0), ("b", "2.12.0", 8.0))
+        for kind, ms in (({"contender": "attention"}, 4.0), (sparse, ms_of_sparse))
+    ]
+    first, second = _sentences(rows)
+    assert "torch 2.11.0" in first
+    assert "its speed-up is 4.00x" in first
+    assert "torch 2.12.0" in second
+    assert "is nowhere faster than" in second
+    assert "its speed-up is 0.500x" in second
+
+
 def test_the_machine_line_skips_what_is_unknown(row):
     assert summary.machine_line(row(git_dirty=True)) == (
         "NVIDIA H100 80GB HBM3 | driver 570.1 | cuda 13.0 | torch 2.11.0 | triton 3.6.0 | "
