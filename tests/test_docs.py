@@ -13,7 +13,7 @@ import click
 import pytest
 
 import cli
-from bench import measurement
+from bench import grid, measurement
 from bench.axes import AXES
 from bench.case import Case
 from bench.contenders import registry
@@ -177,3 +177,13 @@ def test_a_contender_written_as_its_page_says_runs_from_the_command_line(third_p
     assert done.returncode == 0, done.stderr
     rows = json.loads(done.stdout)["rows"]
     assert [(row["contender"], row["status"]) for row in rows] == [(third_party, "ok")]
+
+
+def test_the_grid_written_as_its_page_says_is_planned_with_nothing_unknown():
+    (text,) = blocks(ROOT / "docs" / "grids.md", "toml")
+    planned = grid.expand(grid.parse_grid(text, name="page"), device="cpu")
+    assert {item.case.contender for item in planned} == {"ena", "transformer"}
+    assert [item.reason for item in planned] == [None] * 12
+    on_cuda = grid.expand(grid.parse_grid(text, name="page"), device="cuda")
+    ops = [item.case for item in on_cuda if item.case.level == "op"]
+    assert {(case.contender, case.window) for case in ops} == {("sliding_tile", (32, 32))}
