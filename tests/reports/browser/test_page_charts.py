@@ -84,7 +84,7 @@ def test_a_point_tells_its_value_and_interval_under_the_pointer(page):
     assert "Transformer (sdpa_cudnn)" in told
     assert "32x32 canvas, 1k tokens" in told
     assert f"{middle} ms ({low} to {high})" in told
-    assert "5 samples" in told
+    assert "6 samples" in told
     page.hover("h1")
     assert page.all(".tooltip") == []
 
