@@ -44,6 +44,12 @@ def read_all(files: Sequence[Path]) -> Iterator[pa.Table | Unreadable]:
             yield from tables
 
 
+def is_parquet(path: Path) -> bool:
+    """Whether a file begins as parquet files do."""
+    with path.open("rb") as file:
+        return file.read(4) == b"PAR1"
+
+
 def _read(path: Path, schema: pa.Schema) -> pa.Table:
     """The rows of one file.
 

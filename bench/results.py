@@ -24,7 +24,7 @@ from bench.case import Case
 from bench.disk import remove_orphans, unwritable, write_whole
 from bench.errors import StorageError
 from bench.outcome import columns_of
-from bench.parquet import other_version, parquet_bytes, read_all
+from bench.parquet import is_parquet, other_version, parquet_bytes, read_all
 from bench.row import SCHEMA_VERSION, Row, arrow_schema
 from bench.toml import toml_text
 
@@ -226,7 +226,7 @@ def export(paths: Paths, out: Path) -> list[str]:
         StorageError: something that was named cannot be read or has no rows, or `out` cannot be
             written or is a file of another kind.
     """
-    if out.is_file() and out.read_bytes()[:4] != b"PAR1":
+    if out.is_file() and not is_parquet(out):
         raise StorageError(
             f"{out} is there and is no parquet file",
             expected="a new file, or an export to replace",

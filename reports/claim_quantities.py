@@ -21,7 +21,6 @@ from reports.claim_readings import (
     curves,
     ends_of,
     fastest,
-    groups,
     pairs,
     quotient,
     reading,
@@ -178,7 +177,7 @@ def _sweep_name(sweep: Sequence[Record]) -> str:
 
 def _sweeps(cases: Sequence[Record]) -> list[list[Record]]:
     """Cases that differ in sparsity only."""
-    return groups(cases, *_SWEEP)
+    return frames.grouped(cases, *_SWEEP)
 
 
 def _gain_ratio(cases: Sequence[Record], where: Where) -> list[Reading]:

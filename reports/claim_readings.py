@@ -11,6 +11,7 @@ from typing import Any
 
 from reports import frames
 from reports.claim import Where
+from reports.speedup import latency_interval
 
 Record = dict[str, Any]
 Ends = tuple[float, float]
@@ -87,20 +88,12 @@ def fastest(cases: Sequence[Record], *more: str) -> list[Record]:
     return sorted(best.values(), key=lambda c: int(c["seq_len"]))
 
 
-def groups(cases: Iterable[Record], *names: str) -> list[list[Record]]:
-    """Cases that agree in the named columns."""
-    found: dict[tuple[Any, ...], list[Record]] = {}
-    for case in cases:
-        found.setdefault(tuple(case[n] for n in names), []).append(case)
-    return list(found.values())
-
-
 def curves(cases: Sequence[Record], *more: str) -> list[list[Record]]:
     """Cases that differ in length only, the shortest first."""
     marked = [
         c | {"fixed_window": c["window"] if c["sparsity_target"] is None else None} for c in cases
     ]
-    return groups(marked, *PLACE, *VARIANT, "fixed_window", *more)
+    return frames.grouped(marked, *PLACE, *VARIANT, "fixed_window", *more)
 
 
 def pairs(
@@ -145,12 +138,7 @@ def reading(
 
 def ends_of(case: Record) -> Ends:
     """The interval of a latency; `frames` widens that of few samples, this that of none known."""
-    middle = case["latency_ms"]
-    low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
-    if case["num_samples"]:
-        return low, high
-    margin = frames.LEAST_MARGIN
-    return min(low, middle * (1 - margin)), max(high, middle * (1 + margin))
+    return latency_interval(case) if case["num_samples"] else frames.widened(case)
 
 
 def time_ratio(above: Record, below: Record) -> tuple[float, Ends]:

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from reports import frames
+from reports.speedup import latency_interval
 
 Record = dict[str, Any]
 
@@ -112,11 +113,12 @@ def growth_table(frame: pd.DataFrame) -> list[GrowthLine]:
 
 def time_growth(cases: Sequence[Record]) -> Growth | None:
     """Growth of the latency of timed cases of one series."""
+    ends = [latency_interval(case) for case in cases]
     return growth(
         [c["seq_len"] for c in cases],
         [c["latency_ms"] for c in cases],
-        [c["latency_ms_lo"] or c["latency_ms"] for c in cases],
-        [c["latency_ms_hi"] or c["latency_ms"] for c in cases],
+        [low for low, _ in ends],
+        [high for _, high in ends],
     )
 
 

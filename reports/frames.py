@@ -141,12 +141,17 @@ def curves(frame: pd.DataFrame) -> list[list[Record]]:
 
     Of several canvases of one length the squarest counts.
     """
-    names = ("level", "mode", *SETTING, "ndim", "series")
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for case in records(frame):
-        if is_timed(case) and case["is_squarest"] and case["seq_len"]:
-            groups.setdefault(tuple(case[n] for n in names), []).append(case)
-    return [sorted(group, key=lambda c: int(c["seq_len"])) for group in groups.values()]
+    timed = [c for c in records(frame) if is_timed(c) and c["is_squarest"] and c["seq_len"]]
+    groups = grouped(timed, "level", "mode", *SETTING, "ndim", "series")
+    return [sorted(group, key=lambda c: int(c["seq_len"])) for group in groups]
+
+
+def grouped(cases: Iterable[Record], *names: str) -> list[list[Record]]:
+    """Cases that agree in the named columns, in order of appearance."""
+    found: dict[tuple[Any, ...], list[Record]] = {}
+    for case in cases:
+        found.setdefault(tuple(case[n] for n in names), []).append(case)
+    return list(found.values())
 
 
 def setting_text(case: Mapping[str, Any]) -> str:
@@ -202,7 +207,7 @@ def _combined(rounds: list[Record]) -> Record:
     if len(good) > 1:
         _pool(base, good)
     if 0 < (base["num_samples"] or 0) < ENOUGH_SAMPLES:
-        _widen(base)
+        base["latency_ms_lo"], base["latency_ms_hi"] = widened(base)
     base["spread_fraction"] = _spread(base)
     return base | dict.fromkeys(RAW_LISTS)
 
@@ -220,12 +225,10 @@ def _failed_rounds(bad: list[Record]) -> list[str]:
     return [f"{n} of its rounds ended {text}" for text, n in counts.items()]
 
 
-def _widen(base: Record) -> None:
-    """One sample has a range of nothing, and yet is known the least."""
-    middle = base["latency_ms"]
-    lo, hi = base["latency_ms_lo"] or middle, base["latency_ms_hi"] or middle
-    base["latency_ms_lo"] = min(lo, middle * (1 - LEAST_MARGIN))
-    base["latency_ms_hi"] = max(hi, middle * (1 + LEAST_MARGIN))
+def widened(case: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval of a latency of few samples: one has a range of nothing, and is known least."""
+    middle, (lo, hi) = case["latency_ms"], speedup.latency_interval(case)
+    return min(lo, middle * (1 - LEAST_MARGIN)), max(hi, middle * (1 + LEAST_MARGIN))
 
 
 def _pool(base: Record, good: list[Record]) -> None:
@@ -272,11 +275,7 @@ def _spread(case: Record) -> float | None:
 
 def _mark_squarest(cases: list[Record]) -> None:
     """Of several canvases of one length, lines follow the one with the most equal sides."""
-    groups: dict[tuple[Any, ...], list[Record]] = {}
-    for case in cases:
-        names = ("level", "mode", *SETTING, "series", "ndim", "seq_len")
-        groups.setdefault(tuple(case[n] for n in names), []).append(case)
-    for group in groups.values():
+    for group in grouped(cases, "level", "mode", *SETTING, "series", "ndim", "seq_len"):
         best = min(group, key=lambda c: (_elongation(c["canvas"]), c["canvas"] or ""))
         for case in group:
             case["is_squarest"] = case is best

@@ -6,7 +6,7 @@ from typing import Any
 
 from bench import units
 from reports import axes, energy, frames, roofline
-from reports.speedup import NOT_MIXERS
+from reports.speedup import NOT_MIXERS, latency_interval
 
 Record = dict[str, Any]
 Interval = tuple[float | None, float | None]
@@ -46,7 +46,7 @@ def _throughput_interval(case: Record) -> Interval:
     per_s, middle = case["tokens_per_s"], case["latency_ms"]
     if per_s is None or not middle:
         return None, None
-    low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
+    low, high = latency_interval(case)
     return per_s * middle / high, per_s * middle / low
 
 

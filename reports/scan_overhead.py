@@ -7,6 +7,7 @@ from typing import Any
 import pandas as pd
 
 from reports import frames
+from reports.speedup import latency_interval
 
 Record = dict[str, Any]
 
@@ -65,13 +66,13 @@ def _key(case: Mapping[str, Any]) -> tuple[Any, ...]:
 def _overhead(case: Record, base: Record) -> Overhead:
     shared = ("level", "mode", "setting", "ndim", "seq_len", "series", "contender", "scan")
     middle, base_middle = case["latency_ms"], base["latency_ms"]
-    low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
+    (low, high), (base_low, base_high) = latency_interval(case), latency_interval(base)
     return Overhead(
         **{name: case[name] for name in shared},
         scan_variant=case["scan_variant"],
         base=base["series"],
         ratio=middle / base_middle,
-        lo=low / (base["latency_ms_hi"] or base_middle),
-        hi=high / (base["latency_ms_lo"] or base_middle),
+        lo=low / base_high,
+        hi=high / base_low,
         extra_ms=middle - base_middle,
     )

@@ -13,6 +13,7 @@ from typing import Any
 import pandas as pd
 
 from reports import frames
+from reports.speedup import latency_interval
 
 Record = dict[str, Any]
 
@@ -108,14 +109,13 @@ def _efficiency(case: Record, dense: Mapping[tuple[Any, ...], Record]) -> Iterat
     full = dense.get(_key(case))
     if full is None or not full["flops"] or not case["flops"]:
         return
-    middle = case["latency_ms"]
-    low, high = case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
-    full_middle = full["latency_ms"]
+    low, high = latency_interval(case)
+    full_low, full_high = latency_interval(full)
     yield Efficiency(
         **common,
         dense=full["series"],
-        speedup=full_middle / middle,
-        lo=(full["latency_ms_lo"] or full_middle) / high,
-        hi=(full["latency_ms_hi"] or full_middle) / low,
+        speedup=full["latency_ms"] / case["latency_ms"],
+        lo=full_low / high,
+        hi=full_high / low,
         ideal=full["flops"] / case["flops"],
     )

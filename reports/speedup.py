@@ -105,8 +105,8 @@ def _against(case: Record, anchor: Record | None) -> Record:
     """The ratio of two medians, and the widest range that their intervals allow."""
     if anchor is None or case["status"] != "ok" or not case["latency_ms"]:
         return dict.fromkeys(COLUMNS)
-    lo, hi = _interval(case)
-    anchor_lo, anchor_hi = _interval(anchor)
+    lo, hi = latency_interval(case)
+    anchor_lo, anchor_hi = latency_interval(anchor)
     is_itself = case is anchor
     used, anchor_used = case["peak_memory_mib"], anchor["peak_memory_mib"]
     return {
@@ -121,7 +121,8 @@ def _against(case: Record, anchor: Record | None) -> Record:
     }
 
 
-def _interval(case: Mapping[str, Any]) -> tuple[float, float]:
+def latency_interval(case: Mapping[str, Any]) -> tuple[float, float]:
+    """The interval of the latency of a timed case; an end that is unknown is the latency itself."""
     middle = case["latency_ms"]
     return case["latency_ms_lo"] or middle, case["latency_ms_hi"] or middle
 
@@ -129,5 +130,5 @@ def _interval(case: Mapping[str, Any]) -> tuple[float, float]:
 def _errors(case: Record) -> tuple[float, float]:
     """Log distance of the ends of the latency's interval, upper and lower."""
     middle = case["latency_ms"]
-    high, low = case["latency_ms_hi"] or middle, case["latency_ms_lo"] or middle
+    low, high = latency_interval(case)
     return math.log(high / middle), math.log(middle / low)
