@@ -19,14 +19,10 @@ from ena_kernels.delta_rule.backward_kernels import (
     delta_rule_token_kernel,
 )
 from ena_kernels.delta_rule.configs import (
-    CHAIN_ROWS,
     CHUNK,
     Config,
-    padded,
-    segment_chunks_of,
 )
-from ena_kernels.delta_rule.forward import precision
-from ena_kernels.delta_rule.forward_kernels import delta_rule_chain_kernel
+from ena_kernels.delta_rule.forward import chain, cut_of, precision
 
 # rows of E a program takes at once, warps and stages, by DP
 REBUILD = SCAN = {256: Config(64, 4, 2)}
@@ -101,12 +97,10 @@ def backward(
     segment_chunks: int | None = None,
 ) -> Gradients:
     """Gradients from what `forward.forward` was given and gave, cut into the same segments."""
-    B, H, L, D = q.shape
-    E = v.shape[-1]
-    DP, EP = padded(D, E)
-    num_chunks = -(-L // CHUNK)
-    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks, D)
-    num_segments = -(-num_chunks // segment_chunks)
+    B, H, L, _ = q.shape
+    cut, sizes = cut_of(q, v, segment_chunks)
+    _, _, num_chunks, num_segments, *_ = cut
+    DP, E, EP = sizes["DP"], sizes["E"], sizes["EP"]
     work = Work(
         *(q, k, v, grad_o),
         *(None if x is None else x.contiguous() for x in (initial_state, grad_final)),
@@ -116,8 +110,8 @@ def backward(
         y=q.new_empty(B, H, L, E),
         links=q.new_empty(B * H, num_segments - 1, EP, DP, dtype=torch.float32),
         result=Gradients.empty_for(q, k, v, beta),
-        cut=(H, L, num_chunks, num_segments, segment_chunks, B * H * L),
-        sizes={"D": D, "DP": DP, "E": E, "EP": EP},
+        cut=cut,
+        sizes=sizes,
         inverse_scale=0.0 if scale == 0 else 1 / scale,
         qk_l2norm=qk_l2norm,
     )
@@ -126,27 +120,11 @@ def backward(
     kernels.rebuild()
     if num_segments > 1:
         kernels.scan(is_local=True)
-        _chain(work)
+        fine = "tf32x3" if q.dtype == torch.float32 else "tf32"
+        chain(work.links, transfer, is_backwards=True, precision=fine)
     kernels.scan(is_local=False)
     kernels.tokens()
     return work.result
-
-
-def _chain(work: Work) -> None:
-    """Turn what segments add into the gradients of the states behind them, in place."""
-    num_heads, num_links, EP, DP = work.links.shape
-    if num_links < 2:
-        return
-    delta_rule_chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
-        *(work.links, work.transfer.view(-1)[EP * DP :], num_links),
-        *(EP * DP, (EP + DP) * DP),
-        EP=EP,
-        DP=DP,
-        BLOCK_R=CHAIN_ROWS,
-        BACKWARDS=True,
-        PRECISION="tf32x3" if work.q.dtype == torch.float32 else "tf32",
-        num_warps=8,
-    )
 
 
 class _Anywhere:

@@ -30,6 +30,7 @@ Moved per token and head at E = D, in rows of D values: rebuild 2 + C / D in and
 import triton
 import triton.language as tl
 
+from ena_kernels.delta_rule.configs import SIZES
 from ena_kernels.delta_rule.forward_kernels import (
     advance,
     load_columns,
@@ -40,9 +41,6 @@ from ena_kernels.delta_rule.forward_kernels import (
     store_columns,
     store_state,
 )
-
-# one machine code for all lengths and numbers of heads
-SIZES = ("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane")
 
 
 @triton.jit

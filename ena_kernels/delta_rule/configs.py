@@ -3,6 +3,8 @@
 from typing import NamedTuple
 
 CHUNK = 64
+SIZES = ("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane")
+"""What kernels over segments are not compiled anew for."""
 BLOCK_R = 64
 """Rows of the state are padded to a multiple of this."""
 CHAIN_ROWS = 16

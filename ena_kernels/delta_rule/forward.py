@@ -56,6 +56,44 @@ def precision(dtype: torch.dtype) -> str:
     return "tf32x3" if dtype == torch.float32 else "ieee"
 
 
+def cut_of(
+    q: Tensor, v: Tensor, segment_chunks: int | None
+) -> tuple[tuple[int, ...], dict[str, int]]:
+    """How tokens are cut, as kernels take it, and the sizes of a state.
+
+    Returns:
+        H, L, chunks, segments, chunks in a segment, tokens of all heads; and D, DP, E, EP.
+    """
+    B, H, L, D = q.shape
+    E = v.shape[-1]
+    DP, EP = padded(D, E)
+    num_chunks = -(-L // CHUNK)
+    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks, D)
+    num_segments = -(-num_chunks // segment_chunks)
+    cut = (H, L, num_chunks, num_segments, segment_chunks, B * H * L)
+    return cut, {"D": D, "DP": DP, "E": E, "EP": EP}
+
+
+def chain(values: Tensor, transfer: Tensor, *, is_backwards: bool, precision: str) -> None:
+    """Turn what segments add into what holds behind them, in place.
+
+    values ``[B * H, segments - 1, EP or more, DP]``; transfer has the maps below EP rows.
+    """
+    num_heads, num_links, rows, DP = transfer.shape
+    if num_links < 2:
+        return
+    EP = rows - DP
+    delta_rule_chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
+        *(values, transfer.view(-1)[EP * DP :], num_links, values.stride(1), transfer.stride(1)),
+        EP=EP,
+        DP=DP,
+        BLOCK_R=CHAIN_ROWS,
+        BACKWARDS=is_backwards,
+        PRECISION=precision,
+        num_warps=8,
+    )
+
+
 def forward(
     q: Tensor,
     k: Tensor,
@@ -70,10 +108,9 @@ def forward(
     """Launch the kernels on checked tensors; ``segment_chunks`` changes only cost and rounding."""
     B, H, L, D = q.shape
     E = v.shape[-1]
-    DP, EP = padded(D, E)
-    num_chunks = -(-L // CHUNK)
-    segment_chunks = segment_chunks or segment_chunks_of(B * H, num_chunks, D)
-    num_segments = -(-num_chunks // segment_chunks)
+    cut, sizes = cut_of(q, v, segment_chunks)
+    _, _, num_chunks, num_segments, *_ = cut
+    DP, EP = sizes["DP"], sizes["EP"]
     run = Forward(
         o=q.new_empty(B, L, H, E).transpose(1, 2),
         final_state=q.new_empty(B, H, D, E, dtype=torch.float32),
@@ -82,8 +119,6 @@ def forward(
         transfer=q.new_empty(B * H, num_segments - 1, EP + DP, DP, dtype=torch.float32),
     )
     initial = None if initial_state is None else initial_state.contiguous()
-    cut = (H, L, num_chunks, num_segments, segment_chunks, B * H * L)
-    sizes = {"D": D, "DP": DP, "E": E, "EP": EP}
     launch = _on_hopper if hopper.supports(q, k, v, DP, EP) else _anywhere
     launch(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes)
     return run
@@ -96,7 +131,7 @@ def _on_hopper(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
     state = (run.scalars, initial, run.transfer)
     if num_segments > 1:
         hopper.transfer(maps, *state, cut, sizes, HOPPER_TRANSFER[DP])
-        _chain(run, num_segments, DP, EP, "tf32")
+        chain(run.transfer, run.transfer, is_backwards=False, precision="tf32")
     hopper.output(maps, *state, run.final_state, cut, sizes, HOPPER_OUTPUT[EP])
 
 
@@ -125,26 +160,9 @@ def _anywhere(run, q, k, v, beta, initial, scale, qk_l2norm, cut, sizes):
         delta_rule_transfer_kernel[(num_heads * (num_segments - 1) * blocks,)](
             k, v, run.n, *state, *cut, *k_, *v_, **options
         )
-        _chain(run, num_segments, DP, EP, "tf32x3")
+        chain(run.transfer, run.transfer, is_backwards=False, precision="tf32x3")
     delta_rule_output_kernel[(num_heads * num_segments * (EP // rows),)](
         *(q, k, v, run.n, p, *state, run.o, run.final_state),
         *(*cut, *q_, *k_, *v_, *o_),
         **options,
-    )
-
-
-def _chain(run, num_segments, DP, EP, precision):
-    """Turn what segments add into the states behind them, in place."""
-    if num_segments < 3:
-        return
-    link = (EP + DP) * DP
-    num_heads = run.transfer.shape[0]
-    delta_rule_chain_kernel[(num_heads * (EP // CHAIN_ROWS),)](
-        *(run.transfer, run.transfer.view(-1)[EP * DP :], num_segments - 1, link, link),
-        EP=EP,
-        DP=DP,
-        BLOCK_R=CHAIN_ROWS,
-        BACKWARDS=False,
-        PRECISION=precision,
-        num_warps=8,
     )

@@ -28,6 +28,8 @@ time K, V, N where there are segments.
 import triton
 import triton.language as tl
 
+from ena_kernels.delta_rule.configs import SIZES
+
 
 @triton.jit
 def load_rows(ptr, start, cols, stride, end, C: tl.constexpr, NUM_COLS: tl.constexpr):
@@ -101,7 +103,7 @@ def store_state(ptr, state, bh, rows, d, D: tl.constexpr, E: tl.constexpr):
     tl.store(ptr + bh * (D * E) + d[None, :] * E + rows[:, None], state, mask=mask)
 
 
-@triton.jit(do_not_specialize=("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane"))
+@triton.jit(do_not_specialize=SIZES)
 def delta_rule_transfer_kernel(
     k_ptr,
     v_ptr,
@@ -198,7 +200,7 @@ def delta_rule_chain_kernel(
         tl.store(values_ptr + link * values_stride, x)
 
 
-@triton.jit(do_not_specialize=("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane"))
+@triton.jit(do_not_specialize=SIZES)
 def delta_rule_output_kernel(
     q_ptr,
     k_ptr,

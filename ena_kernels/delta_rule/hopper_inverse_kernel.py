@@ -14,12 +14,12 @@ Moved per token and head: ``2 D`` values in, C out; ``2 C D + 2 C^2`` FLOPs or s
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma, warpgroup_mma
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier, warpgroup_mma
 
-# Triton renamed these after 3.6.
+from ena_kernels.gluon_names import barrier, load_box
+
+# Triton renamed this after 3.6.
 REINTERPRET_IS_PUBLIC = gl.constexpr(hasattr(gl.shared_memory_descriptor, "reinterpret"))
-load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
-barrier = getattr(gl, "barrier", None) or gl.thread_barrier
 
 CHUNKS = gl.constexpr(4)
 

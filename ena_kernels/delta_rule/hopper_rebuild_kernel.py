@@ -17,9 +17,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-# Triton renamed both after 3.6.
-load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
-store_box = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+from ena_kernels.delta_rule.configs import SIZES
+from ena_kernels.gluon_names import load_box, store_box
 
 
 @gluon.jit
@@ -133,7 +132,7 @@ def _rebuild(
     tma.store_wait(0)
 
 
-@gluon.jit(do_not_specialize=("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane"))
+@gluon.jit(do_not_specialize=SIZES)
 def delta_rule_rebuild_hopper_kernel(
     k_desc, v_desc, n_desc, states_desc, y_desc,
     scalars_ptr, initial_ptr, transfer_ptr,

@@ -17,9 +17,8 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
-# Triton renamed both after 3.6.
-load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
-store_box = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+from ena_kernels.delta_rule.configs import SIZES
+from ena_kernels.gluon_names import load_box, store_box
 
 
 @gluon.jit
@@ -170,7 +169,7 @@ def _scan(
             gl.store(dinitial_ptr + state_offs, grad, mask=in_state)
 
 
-@gluon.jit(do_not_specialize=("H", "L", "num_chunks", "num_segments", "segment_chunks", "plane"))
+@gluon.jit(do_not_specialize=SIZES)
 def delta_rule_scan_hopper_kernel(
     q_desc, k_desc, do_desc, n_desc, grads_desc, z_desc,
     scalars_ptr, dfinal_ptr, links_ptr, dinitial_ptr,

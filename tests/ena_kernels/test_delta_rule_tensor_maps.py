@@ -3,6 +3,8 @@
 import pytest
 import torch
 
+from ena_kernels import hopper
+
 tensor_maps = pytest.importorskip("ena_kernels.delta_rule.tensor_maps")
 TensorDescriptor = pytest.importorskip("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
 
@@ -57,7 +59,7 @@ def test_steps_are_multiples_of_16_bytes(shape, strides, has_map):
 
 def test_a_map_is_made_in_a_thread_with_a_cuda_context(monkeypatch):
     bound = []
-    monkeypatch.setattr(tensor_maps, "bind_context", bound.append)
+    monkeypatch.setattr(hopper, "bind_context", bound.append)
     x = torch.empty(1, 2, 70, 64, dtype=torch.bfloat16)
     tensor_maps.token_map(x, 64)
     tensor_maps.row_map(x[0])

@@ -6,6 +6,7 @@ import math
 import pytest
 import torch
 
+from ena_kernels import hopper
 from ena_kernels.canvas import visible_tiles
 from ena_kernels.sliding_tile.hopper import backward, forward
 from ena_kernels.sliding_tile.hopper import boxes as boxes_module
@@ -101,7 +102,7 @@ def test_tensors_without_a_view_of_five_axes_are_left_to_others():
 
 def test_a_tensor_map_is_made_in_a_thread_with_a_cuda_context(monkeypatch):
     bound = []
-    monkeypatch.setattr(boxes_module, "bind_context", bound.append)
+    monkeypatch.setattr(hopper, "bind_context", bound.append)
     x = torch.empty(1, 1, 256, 64, dtype=torch.bfloat16)
     boxes_module.view(x, (256,), (1, 1, 64))
     assert bound == [x]

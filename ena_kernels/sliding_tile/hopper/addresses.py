@@ -12,11 +12,9 @@ adds to X and to Y; sides are the tokens along the canvas's last two axes.
 
 from triton.experimental import gluon
 from triton.experimental.gluon import language as gl
-from triton.experimental.gluon.language.nvidia.hopper import mbarrier, tma
+from triton.experimental.gluon.language.nvidia.hopper import mbarrier
 
-# Triton renamed both after 3.6.
-load_box = getattr(tma, "async_load", None) or tma.async_copy_global_to_shared
-store_box = getattr(tma, "async_store", None) or tma.async_copy_shared_to_global
+from ena_kernels.gluon_names import load_box
 
 
 @gluon.jit

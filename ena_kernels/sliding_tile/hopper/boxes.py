@@ -7,16 +7,15 @@ stored ``[B, H, L, D]``) or into the slowest axis (``[B, L, H, D]``, packed proj
 
 import math
 from collections.abc import Sequence
-from functools import cache, lru_cache
+from functools import lru_cache
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from ena_kernels.canvas import Shape, tile_grid, window_grid
-from ena_kernels.operands import bind_context
+from ena_kernels.hopper import DTYPES, can_import, is_hopper, shared_layout, tensor_map
 
-DTYPES = (torch.float16, torch.bfloat16)
 HEAD_DIMS = (64, 128)
 BOX_TOKENS = 128
 MOST_AXES = 3
@@ -50,10 +49,10 @@ def supports(
         and q.shape[3] in HEAD_DIMS
         and q.numel() > 0
         and q.shape[2] == math.prod(canvas)
-        and _is_hopper(q.device)
+        and is_hopper(q.device)
         and boxes(canvas, tile, window, order) is not None
         and all(fold(x, 1) is not None for x in tensors)
-        and _has_gluon()
+        and can_import("ena_kernels.sliding_tile.hopper.forward_kernel")
     )
 
 
@@ -114,24 +113,13 @@ def fold(x: Tensor, first: int) -> Shape | None:
 
 def view(x: Tensor, sides: Shape, box: Shape):
     """Tensor map of x seen as [heads, *sides, D], with the batch where `fold` says."""
-    return _mapped(x, *_map(x.shape, x.stride(), x.dtype, sides, box))
+    return tensor_map(x, *_map(x.shape, x.stride(), x.dtype, sides, box))
 
 
 def row_view(x: Tensor, rows: int):
     """Tensor map of a float per query ``[B, H, L]``, seen as [B * H, L]."""
     B, H, L = x.shape
-    return _mapped(x, [B * H, L], [L, 1], [1, rows], _layout((1, rows), x.dtype))
-
-
-def _mapped(x: Tensor, shape: list[int], strides: list[int], block: list[int], layout):
-    """A tensor map; `fold` and `boxes` have checked what its constructor would check again."""
-    from triton.experimental.gluon.nvidia.hopper import TensorDescriptor
-
-    bind_context(x)
-    made = object.__new__(TensorDescriptor)
-    made.base, made.shape, made.strides = x, shape, strides
-    made.block_shape, made.layout = block, layout
-    return made
+    return tensor_map(x, [B * H, L], [L, 1], [1, rows], shared_layout((1, rows), x.dtype))
 
 
 # Python's time at a launch is seen where sequences are short, so what repeats is kept.
@@ -166,26 +154,4 @@ def _map(shape: Shape, strides: Shape, dtype: torch.dtype, sides: Shape, box: Sh
         head = batch if per_head else L * token
     steps = [head, *(token * math.prod(sides[i + 1 :]) for i in range(len(sides))), 1]
     block = [1, *box[MOST_AXES - len(sides) :], D]
-    return axes, steps, block, _layout(tuple(block), dtype)
-
-
-@cache
-def _layout(block: Shape, dtype: torch.dtype):
-    from triton.experimental.gluon import language as gl
-
-    elements = {torch.float16: gl.float16, torch.bfloat16: gl.bfloat16, torch.float32: gl.float32}
-    return gl.NVMMASharedLayout.get_default_for(list(block), elements[dtype])
-
-
-@cache
-def _is_hopper(device: torch.device) -> bool:
-    return torch.cuda.get_device_capability(device) == (9, 0)
-
-
-@cache
-def _has_gluon() -> bool:
-    try:
-        import ena_kernels.sliding_tile.hopper.forward_kernel  # noqa: F401
-    except ImportError:
-        return False
-    return True
+    return axes, steps, block, shared_layout(tuple(block), dtype)

@@ -19,13 +19,12 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from ena_kernels.gluon_names import load_box, store_box
 from ena_kernels.sliding_tile.hopper.addresses import (
     box_number,
     corner_of,
     half_of,
-    load_box,
     load_seen_keys,
-    store_box,
     tokens_of,
     unit_of,
 )

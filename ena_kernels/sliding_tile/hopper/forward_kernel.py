@@ -21,12 +21,11 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from ena_kernels.gluon_names import load_box, store_box
 from ena_kernels.sliding_tile.hopper.addresses import (
     corner_of,
     half_of,
-    load_box,
     load_seen_keys,
-    store_box,
     tokens_of,
     unit_of,
 )
