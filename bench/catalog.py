@@ -168,7 +168,7 @@ _ATTENTION = (
 )
 _SLIDING_TILE = (
     _Part(impl="reference"),
-    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 4))),
+    _Part(impl="eager", rank=(("cpu", 1), ("cuda", 5))),
     _Part(
         impl="triton",
         needs=("triton",),
@@ -179,7 +179,7 @@ _SLIDING_TILE = (
         rank=(("cuda", 1),),
     ),
     replace(_FLEX, rank=(("cuda", 2),)),
-    _FLEX_FLASH,
+    replace(_FLEX_FLASH, rank=(("cuda", 4),)),
     _Part(
         impl="natten",
         needs=("natten",),
