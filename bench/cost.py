@@ -97,18 +97,6 @@ def cost(case: Case) -> Cost | None:
     )
 
 
-def predicted_speedup(contender: Cost, baseline: Cost) -> float:
-    """How many times fewer useful FLOPs the contender needs than the baseline (SPEC 4.5)."""
-    return baseline.flops / contender.flops
-
-
-def roofline_ms(cost: Cost, *, peak_tflops_per_s: float, peak_bandwidth_gb_per_s: float) -> float:
-    """Least time in ms on a machine of these rates: the slower of arithmetic and memory."""
-    arithmetic_ms = cost.flops / (peak_tflops_per_s * 1e9)
-    memory_ms = cost.bytes / (peak_bandwidth_gb_per_s * 1e6)
-    return max(arithmetic_ms, memory_ms)
-
-
 def attention_flops(dims: Dims, attended: float = 1.0) -> Passes:
     """Two products forward and five backward over the attended pairs (SPEC 2.5)."""
     product = 2.0 * dims.tokens * dims.seq_len * attended * dims.model_dim

@@ -114,7 +114,7 @@ FIGURES = (
         SPEEDUP,
         plots.speedup,
         "Latency of the anchor over latency: above 1 is faster than the anchor. Circles mark where "
-        "a series overtakes it.",
+        "a series overtakes it; dotted lines are what FLOPs predict.",
     ),
     over_length(THROUGHPUT, plots.throughput, "Tokens per second, with the latency's interval."),
     over_length(PEAK_MEMORY, plots.peak_memory, "Most memory that was allocated at once."),

@@ -104,7 +104,7 @@ SPEEDUP = Metric(
     tick_label=units.ratio,
     ticks=axes.decimal_ticks,
     is_worse_higher=False,
-    note="Circles: where a series overtakes 1x, with its 95% interval.",
+    note="Circles: where a series overtakes 1x, with its 95% interval. Dotted: what FLOPs predict.",
 )
 ENERGY = Metric(
     name="energy",

@@ -67,6 +67,7 @@ TABLE = (
     Shown(column="latency_ms_lo", title="from", unit="ms, 95%", format="significant"),
     Shown(column="latency_ms_hi", title="to", unit="ms, 95%", format="significant"),
     Shown(column="speedup", title="speed-up", unit="over anchor", format="ratio"),
+    Shown(column="speedup_by_flops", title="predicted", unit="by FLOPs", format="ratio"),
     Shown(column="tokens_per_s", title="throughput", unit="tokens/s", format="rate"),
     Shown(column="tflops_per_s", title="compute", unit="TFLOP/s", format="significant"),
     Shown(column="peak_memory_mib", title="peak memory", unit="MiB", format="significant"),
@@ -163,7 +164,7 @@ def _rows(rows: pd.DataFrame, cases: Sequence[Record]) -> dict[str, Any]:
     columns = {name: [_plain(row[name]) for _, _, row in found] for name in _KEPT}
     of_cases = [cases[place] if place < len(cases) else None for place, _, _ in found]
     columns["series"] = [case and case["series"] for case in of_cases]
-    for name in ("anchor", "speedup", "speedup_lo", "speedup_hi"):
+    for name in ("anchor", "speedup", "speedup_lo", "speedup_hi", "speedup_by_flops"):
         columns[name] = [case and _plain(case[name]) for case in of_cases]
     columns["case"] = [place if place < len(cases) else None for place, _, _ in found]
     return _table(columns, len(found))

@@ -72,16 +72,19 @@ def speedup(frame: pd.DataFrame, styles: Styles | None = None) -> Figure:
     """Latency of the anchor over latency; the anchor is the line at 1.
 
     Where a series overtakes it is marked with its interval, and written for those that a level is
-    about.
+    about; for those a dotted line is what their FLOPs predict.
     """
     styles = styles or series_styles(frame)
     grid = _grid(frame, SPEEDUP, styles)
-    names = {c["series"] for c in selection.shown(frames.records(frame))}
+    shown = selection.shown(frames.records(frame))
+    names = {c["series"] for c in shown}
     found = [o for o in crossover.overtaking_table(frame) if o.series in names]
     for mode, row in zip(grid.modes, grid.page.rows, strict=True):
         notes = []
         for ndim, panel in zip(grid.ndims, row, strict=True):
             here = [o for o in found if (o.mode, o.ndim) == (mode, ndim) and o.seq_len is not None]
+            own = [c for c in shown if (c["mode"], c["ndim"]) == (mode, ndim)]
+            _draw_predictions(panel, own, styles)
             _draw_crossings(panel, here, styles)
             notes.append(_crossing_notes(here, styles))
         corners.write(row, notes)
@@ -179,9 +182,24 @@ def _draw_crossings(panel: Axes, here: Sequence[Overtaking], styles: Styles) -> 
         )
 
 
+def _draw_predictions(panel: Axes, cases: Sequence[Record], styles: Styles) -> None:
+    """For headline series, the speed-up if time went with FLOPs: once where several share it."""
+    drawn: set[tuple[tuple[int, float], ...]] = set()
+    for name in frames.unique(
+        c["series"] for c in cases if c["contender"] == words.headline(c["level"])
+    ):
+        own = [c for c in cases if c["series"] == name and c["speedup_by_flops"]]
+        points = tuple((c["seq_len"], c["speedup_by_flops"]) for c in own if c["is_squarest"])
+        if len(points) > 1 and points not in drawn:
+            drawn.add(points)
+            xs, ys = zip(*points, strict=True)
+            colour, mark = styles[name].colour, f"predicted:{name}"
+            panel.plot(xs, ys, color=colour, linestyle=":", linewidth=1.3, gid=mark)
+
+
 def _crossing_notes(here: Sequence[Overtaking], styles: Styles) -> list[corners.Note]:
     """The crossings of the headline series in words; their intervals are drawn."""
-    told = [o for o in here if o.contender == words.HEADLINE.get(o.level, "ena")]
+    told = [o for o in here if o.contender == words.headline(o.level)]
     return [(crossover.text(o), styles[o.series]) for o in told[:MAX_CROSSINGS_TOLD]]
 
 
@@ -265,7 +283,8 @@ def _value_limits(
 ) -> tuple[float, float]:
     values = [v for c in drawn for v in (metric.value(c), *metric.interval(c)) if v is not None]
     if metric is SPEEDUP:
-        values.append(1.0)
+        headline = [c for c in drawn if c["contender"] == words.headline(c["level"])]
+        values += [1.0, *(c["speedup_by_flops"] for c in headline if c["speedup_by_flops"])]
     low, high = axes.limits(values)
     deepest = max((row + 1 for panel in rows for row, _ in panel), default=0)
     if not deepest:

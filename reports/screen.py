@@ -60,6 +60,7 @@ _CASE_COLUMNS = (
     "speedup",
     "speedup_lo",
     "speedup_hi",
+    "speedup_by_flops",
     "memory_ratio",
     "warnings",
 )

@@ -228,7 +228,7 @@ def mapped(cases: Sequence[Record]) -> list[Record]:
     mapped: cells of different machines say nothing beside each other."""
     best: dict[tuple[Any, ...], Record] = {}
     for case in _of_latest_run(cases):
-        is_headline = case["contender"] == words.HEADLINE.get(case["level"], "ena")
+        is_headline = case["contender"] == words.headline(case["level"])
         if not is_headline or case["sparsity_target"] is None or not case["is_squarest"]:
             continue
         if _is_ok(case) and not _is_compared(case):

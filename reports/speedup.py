@@ -24,6 +24,7 @@ COLUMNS = (
     "speedup",
     "speedup_lo",
     "speedup_hi",
+    "speedup_by_flops",
     "memory_ratio",
 )
 
@@ -102,13 +103,14 @@ def _best(candidates: list[Record]) -> Record | None:
 
 
 def _against(case: Record, anchor: Record | None) -> Record:
-    """The ratio of two medians, and the widest range that their intervals allow."""
+    """The ratio of two medians, the widest range that their intervals allow, and that of FLOPs."""
     if anchor is None or case["status"] != "ok" or not case["latency_ms"]:
         return dict.fromkeys(COLUMNS)
     lo, hi = latency_interval(case)
     anchor_lo, anchor_hi = latency_interval(anchor)
     is_itself = case is anchor
     used, anchor_used = case["peak_memory_mib"], anchor["peak_memory_mib"]
+    work, anchor_work = case["flops"], anchor["flops"]
     return {
         "anchor": anchor["series"],
         "anchor_case_id": anchor["case_id"],
@@ -117,6 +119,7 @@ def _against(case: Record, anchor: Record | None) -> Record:
         "speedup": anchor["latency_ms"] / case["latency_ms"],
         "speedup_lo": 1.0 if is_itself else anchor_lo / hi,
         "speedup_hi": 1.0 if is_itself else anchor_hi / lo,
+        "speedup_by_flops": anchor_work / work if work and anchor_work else None,
         "memory_ratio": used / anchor_used if used and anchor_used else None,
     }
 

@@ -109,7 +109,7 @@ def sentences(frame: pd.DataFrame, table: Sequence[Scaling]) -> list[str]:
         blocks.setdefault((line.block, line.run_label), []).append(line)
     found = []
     for lines in blocks.values():
-        headline = [n for n in lines if n.contender == words.HEADLINE.get(n.level, "ena")]
+        headline = [n for n in lines if n.contender == words.headline(n.level)]
         if headline:
             sentence = _block_sentence(headline, lines, cases)
             found.append(f"{_place(lines[0], table)}: {sentence}")

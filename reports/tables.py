@@ -79,6 +79,7 @@ def analysis_tables(cases: Sequence[Record]) -> list[Table]:
     faster = speedup.over_linear(cases)
     cost = {_place(o): o.ratio for o in scan_overhead.overheads(cases)}
     quantities: tuple[tuple[str, Callable[[Record], float | None], Format], ...] = (
+        ("speed-up if time went with FLOPs", _by_flops, units.ratio),
         ("speed-up over the fastest linear", lambda c: faster.get(_place_of(c)), units.ratio),
         ("efficiency of sparsity", lambda c: gained.get(_place_of(c)), units.percent),
         ("time over the scan uni", lambda c: cost.get(_place_of(c)), units.ratio),
@@ -92,6 +93,10 @@ def analysis_tables(cases: Sequence[Record]) -> list[Table]:
             own = [c for c in cases if c["series"] in known]
             found.append(_by_length(own, _cell(value, text), name))
     return found
+
+
+def _by_flops(case: Mapping[str, Any]) -> float | None:
+    return None if case["series"] == case["anchor"] else case["speedup_by_flops"]
 
 
 def _cell(value: Callable[[Record], float | None], text: Format) -> Callable[[Record], str]:

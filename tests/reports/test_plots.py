@@ -76,6 +76,23 @@ def test_the_anchor_is_a_line_at_one(tidy_study):
     assert high > 4.0
 
 
+def test_what_flops_predict_is_dotted_once_for_the_series_that_a_level_is_about(row):
+    ena = {"contender": "ena", "sparsity_target": 0.7, "sparsity": 0.7}
+    rows = []
+    for canvas, times in (("32x32", 1.1), ("64x64", 40.0)):
+        rows += [row(canvas=canvas, latency_ms=3.0, flops=times * 1e9)]
+        rows += [
+            row(**ena, impl=impl, canvas=canvas, latency_ms=2.0, flops=1e9)
+            for impl in ("flex+fla", "triton")
+        ]
+        rows += [row(contender="linear", impl="fla", canvas=canvas, latency_ms=2.0, flops=1e9)]
+    (panel,) = plots.speedup(frames.tidy(pd.DataFrame(rows))).axes
+    (line,) = _artists(panel, "predicted:").values()
+    assert list(line.get_xdata()) == [1024, 4096]
+    assert list(line.get_ydata()) == pytest.approx([1.1, 40.0])
+    assert panel.get_ylim()[1] > 40.0
+
+
 def test_out_of_memory_is_a_marker_at_the_bad_edge_and_a_gap_in_the_line(tidy_study):
     key = "oom:Linear cross (fla)"
     for draw, at_top in ((plots.latency, True), (plots.speedup, False)):

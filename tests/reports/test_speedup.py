@@ -34,6 +34,14 @@ def test_the_anchor_is_the_fastest_flash_transformer(row):
     assert ena["speedup"] == pytest.approx(1.5)
 
 
+def test_the_prediction_is_the_ratio_of_flops_and_unknown_where_one_is(row):
+    transformer = row(latency_ms=3.0, flops=9e9)
+    ena = row(**ENA, latency_ms=2.0, flops=2e9)
+    assert _ena([transformer, ena])["speedup_by_flops"] == pytest.approx(4.5)
+    assert _ena([transformer, ena | {"flops": None}])["speedup_by_flops"] is None
+    assert _ena([transformer | {"flops": None}, ena])["speedup_by_flops"] is None
+
+
 def test_an_anchor_of_the_same_run_comes_before_a_faster_one_of_another(row):
     rows = [
         row(run_id="old", impl="flash_attn", latency_ms=3.0),
