@@ -222,17 +222,23 @@ def list_(what: str, **options: Any) -> None:
     help="Format of the file.",
 )
 def export(runs: tuple[Path, ...], out: Path, form: str) -> None:
-    """Put the rows of runs into one file: parquet for a baseline, or JSON of pytest-benchmark."""
-    from bench.results import unfinished
+    """Put the rows of runs into one file: parquet for a baseline, or JSON of pytest-benchmark.
+
+    Exit code 1 if rows cannot be read; the file holds the others.
+    """
+    from bench.results import require_whole, unfinished
 
     if form == "parquet":
         from bench.results import export as export_rows
     else:
         from bench.pytest_benchmark import export as export_rows
 
-    for problem in [*export_rows(list(runs), out), *unfinished(runs)]:
+    problems = export_rows(list(runs), out)
+    for problem in [*problems, *unfinished(runs)]:
         click.echo(f"WARNING  {problem}", err=True)
     click.echo(f"saved    {out}")
+    if problems:
+        require_whole(runs, out)
 
 
 @main.command()
@@ -249,7 +255,7 @@ def compare(baseline: Path, candidate: Path, **options: Any) -> None:
     before, old_problems = baselines.read(baseline)
     after, new_problems = baselines.read(candidate)
     runs = Run(name=str(baseline), rows=before), Run(name=str(candidate), rows=after)
-    found = question_of(options).compare(before, after)
+    found = question_of(options, candidate).compare(before, after)
     tell(found, runs, options, [*old_problems, *new_problems])
 
 
@@ -281,7 +287,7 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
     from reports.progress import Progress
 
     before, problems = baselines.read(baseline)
-    question = question_of(options)
+    question = question_of(options, candidate)
     if candidate is not None:
         after, more = baselines.read(candidate)
         found, problems = question.compare(before, after), problems + more

@@ -9,7 +9,7 @@ from pathlib import Path
 import pandas as pd
 
 from bench import units
-from bench.compare import Comparison
+from bench.comparison import Comparison
 from bench.decision import Question, Rows, settled
 from bench.executor import Executor
 from bench.gate import OnEvent, Plan, Say, again_text, begun, measured, spaced

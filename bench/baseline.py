@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 
 from bench.case import Case, parse_shape
 from bench.errors import EnaBenchError, StorageError, UsageError
-from bench.results import RunDirectory, load
+from bench.results import RunDirectory, load, unfinished
 from bench.row import SCHEMA_VERSION
 
 if TYPE_CHECKING:
@@ -33,7 +33,8 @@ class NotComparableError(EnaBenchError):
 
 
 def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
-    """The rows of a run directory or a parquet file, and what could not be read inside a directory.
+    """The rows of a run directory or a parquet file, and what a directory lacks: what could not be
+    read, and what was planned and is not measured yet.
 
     Raises:
         NotComparableError: it has another schema version.
@@ -56,7 +57,12 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
             expected="at least one row with status ok",
             try_=_REFRESH,
         )
-    return rows, problems
+    return rows, [*problems, *unfinished([path])]
+
+
+def unmeasured(path: Path) -> frozenset[str]:
+    """Ids of cases that a run directory plans and has no row of; a file does not tell."""
+    return frozenset(RunDirectory.open(path).unmeasured() if path.is_dir() else ())
 
 
 def cases(rows: pd.DataFrame) -> list[Case]:

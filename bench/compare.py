@@ -6,8 +6,8 @@ Hochberg's procedure. What worked before and does not work now is broken, whatev
 """
 
 import zlib
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from collections.abc import Collection, Mapping, Sequence
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
 
@@ -17,132 +17,29 @@ from scipy import stats
 
 from bench import units
 from bench.cohort import Cohort, cohorts, differences, is_named, software_changes
-from bench.resample import FEWEST_ROUNDS, Floats, Ratio, Rounds, Side, compare_sides
+from bench.comparison import CaseComparison, Comparison, Geomean
+from bench.resample import (
+    ASSUMED_SPREAD,
+    FEWEST_ROUNDS,
+    Floats,
+    Ratio,
+    Rounds,
+    Side,
+    compare_sides,
+)
 from bench.verdict import (
     AMBIGUOUS,
     BROKEN,
-    FASTER,
-    MORE,
     NOT_COMPARABLE,
     SAME,
-    SLOWER,
-    UNKNOWN,
     Limits,
+    detectable,
     judge,
     judge_memory,
 )
 
-PASSED = "passed"
-REGRESSION = "regression"
 FEWEST_CASES = 5
 """Fewer cases do not tell what rounds of a run usually differ by."""
-EXIT_CODES = {PASSED: 0, REGRESSION: 3, NOT_COMPARABLE: 4}
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class CaseComparison:
-    """One case of the baseline; numbers are None where it could not be compared.
-
-    Args:
-        ratio, ratio_lo, ratio_hi: Candidate over baseline with its interval; above 1 is slower.
-        noise_floor: What A/A comparisons of its own rounds differ by, as a fraction.
-        bound: What the whole interval must lie beyond, as a fraction.
-        baseline_ms, candidate_ms: Medians, also where the ratio is one of speed-ups.
-        num_rounds: Successful ones, of the baseline and the candidate.
-        is_control: Its code did not change; the machine is judged by it.
-    """
-
-    case_id: str
-    case_path: str
-    contender: str
-    impl: str
-    verdict: str
-    reason: str = ""
-    ratio: float | None = None
-    ratio_lo: float | None = None
-    ratio_hi: float | None = None
-    p_value: float | None = None
-    q_value: float | None = None
-    noise_floor: float | None = None
-    bound: float | None = None
-    baseline_ms: float | None = None
-    candidate_ms: float | None = None
-    num_rounds: tuple[int, int] = (0, 0)
-    memory_verdict: str = UNKNOWN
-    baseline_mib: float | None = None
-    candidate_mib: float | None = None
-    is_control: bool = False
-
-    @property
-    def memory_ratio(self) -> float | None:
-        if not self.baseline_mib or self.candidate_mib is None:
-            return None
-        return self.candidate_mib / self.baseline_mib
-
-    @property
-    def is_regression(self) -> bool:
-        """Whether it fails a gate."""
-        return self.verdict in (SLOWER, BROKEN) or self.memory_verdict == MORE
-
-
-class Geomean(NamedTuple):
-    """The geometric mean of the ratios of all compared cases, with its interval."""
-
-    ratio: float
-    lo: float
-    hi: float
-    num_cases: int
-
-
-@dataclass(frozen=True, kw_only=True, slots=True)
-class Comparison:
-    """Every case of the baseline with its verdict, and what follows.
-
-    Args:
-        relative_to: The contender whose time every ratio is relative to, in its own run.
-        notes: What a reader should know besides: other versions, too few rounds, new cases.
-    """
-
-    cases: tuple[CaseComparison, ...]
-    geomean: Geomean | None
-    limits: Limits
-    relative_to: str | None = None
-    notes: tuple[str, ...] = field(default=())
-
-    @property
-    def moved_controls(self) -> tuple[CaseComparison, ...]:
-        """Controls that got faster or slower although their code did not change."""
-        return tuple(c for c in self.cases if c.is_control and c.verdict in (SLOWER, FASTER))
-
-    @property
-    def verdict(self) -> str:
-        """`passed`, `regression` or `not comparable`."""
-        others = [c for c in self.cases if not c.is_control]
-        if any(c.verdict == BROKEN or c.memory_verdict == MORE for c in self.cases):
-            return REGRESSION
-        if self.moved_controls:
-            return NOT_COMPARABLE
-        if any(c.verdict == SLOWER for c in others):
-            return REGRESSION
-        if not self.cases or any(c.verdict == NOT_COMPARABLE for c in self.cases):
-            return NOT_COMPARABLE
-        return PASSED
-
-    @property
-    def exit_code(self) -> int:
-        return EXIT_CODES[self.verdict]
-
-    @property
-    def suspects(self) -> tuple[CaseComparison, ...]:
-        """Cases that more rounds may show to be slower, or not: to measure before any fails."""
-        return tuple(c for c in self.cases if self._is_suspect(c))
-
-    def _is_suspect(self, case: CaseComparison) -> bool:
-        if case.ratio is None or case.baseline_ms is None:
-            return False
-        # noise may hide a slow-down; what is tolerated may not
-        seems_slow = case.ratio > 1.0 + self.limits.bound(0.0, case.baseline_ms)
-        return case.verdict == SLOWER or (case.verdict == AMBIGUOUS and seems_slow)
 
 
 def compare(
@@ -151,6 +48,7 @@ def compare(
     limits: Limits | None = None,
     *,
     relative_to: str | None = None,
+    unmeasured: Collection[str] = (),
     seed: int = 0,
 ) -> Comparison:
     """Compare two frames of `bench.row.Row`, case by case.
@@ -161,9 +59,11 @@ def compare(
     Args:
         relative_to: Compare speed-ups over this contender (`name` or `name/impl`) of the same
             shape in the same run and round, which also holds across machines.
+        unmeasured: Ids of cases that the candidate's run plans and has not come to yet; any other
+            case that is missing from it is broken.
     """
     limits = limits or Limits()
-    sides = _Sides(cohorts(baseline), cohorts(candidate), limits, relative_to)
+    sides = _Sides(cohorts(baseline), cohorts(candidate), limits, relative_to, unmeasured)
     drafts = [sides.draft(case_id, seed) for case_id, c in sides.before.items() if c.ok]
     cases, geomean = _judged(drafts, limits)
     return Comparison(
@@ -171,7 +71,7 @@ def compare(
         geomean=geomean,
         limits=limits,
         relative_to=relative_to,
-        notes=(*sides.notes(), *_round_notes(cases)),
+        notes=(*sides.notes(), *_round_notes(cases), *_control_notes(cases)),
     )
 
 
@@ -216,6 +116,7 @@ class _Sides:
     after: Mapping[str, Cohort]
     limits: Limits
     relative_to: str | None
+    unmeasured: Collection[str]
 
     def draft(self, case_id: str, seed: int) -> _Draft:
         old, new = self.before[case_id], self.after.get(case_id)
@@ -228,6 +129,9 @@ class _Sides:
             verdict=SAME,
             is_control=control is not None and is_named(old, control),
         )
+        if new is None and case_id in self.unmeasured:
+            reason = "not measured yet: the candidate's run is unfinished"
+            return _Draft(replace(known, verdict=NOT_COMPARABLE, reason=reason), None)
         if new is None:
             reason = "was ok and is missing from the candidate"
             return _Draft(replace(known, verdict=BROKEN, reason=reason), None)
@@ -310,6 +214,7 @@ class _Sides:
         own_seed = [seed, zlib.crc32(known.case_id.encode())]
         found = ratio_of(baseline, candidate, self.limits, own_seed)
         baseline_ms, candidate_ms = _centre_ms(baseline), _centre_ms(candidate)
+        bound = self.limits.bound(found.noise_floor, baseline_ms)
         compared = replace(
             known,
             ratio=found.ratio,
@@ -317,7 +222,9 @@ class _Sides:
             ratio_hi=found.hi,
             p_value=found.p_value,
             noise_floor=found.noise_floor,
-            bound=self.limits.bound(found.noise_floor, baseline_ms),
+            bound=bound,
+            detectable=detectable(found, bound, self.limits.confidence),
+            must_see=self.limits.visible(old.rows[0]["device"], baseline_ms),
             baseline_ms=baseline_ms,
             candidate_ms=candidate_ms,
             num_rounds=(len(baseline.rounds), len(candidate.rounds)),
@@ -372,8 +279,20 @@ def _judged(
             continue
         q_value = float(next(q_values))
         assert case.bound is not None
-        judged = judge(found, bound=case.bound, q_value=q_value, confidence=limits.confidence)
-        cases.append(replace(case, q_value=q_value, verdict=judged.verdict, reason=judged.reason))
+        assert case.detectable is not None
+        assert case.must_see is not None
+        judged = judge(
+            found,
+            bound=case.bound,
+            q_value=q_value,
+            confidence=limits.confidence,
+            detectable=case.detectable,
+            must_see=case.must_see,
+        )
+        reason = judged.reason
+        if judged.verdict == AMBIGUOUS and min(case.num_rounds) < FEWEST_ROUNDS:
+            reason = "so few rounds say nothing about the noise between rounds"
+        cases.append(replace(case, q_value=q_value, verdict=judged.verdict, reason=reason))
     return tuple(cases), _geomean([d.ratio for d in tested if d.ratio is not None], limits)
 
 
@@ -394,7 +313,17 @@ def _geomean(ratios: Sequence[Ratio], limits: Limits) -> Geomean | None:
 
 
 def _round_notes(cases: Sequence[CaseComparison]) -> list[str]:
-    few = sum(c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS for c in cases)
-    lines = f"{units.plural(few, 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how much "
-    lines += "rounds differ is unknown and assumed to be 3%; --rounds 5 finds out"
-    return [lines] if few else []
+    few = [c for c in cases if c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS]
+    if not few:
+        return []
+    fewest = units.plural(min(min(c.num_rounds) for c in few), "round")
+    line = f"{units.plural(len(few), 'case')} measured in {fewest}: how much rounds differ is "
+    line += f"unknown, and taken to be {units.percent_label(ASSUMED_SPREAD)}, so that only gross "
+    return [line + "differences count; --rounds 5 --fresh-workers measures it"]
+
+
+def _control_notes(cases: Sequence[CaseComparison]) -> list[str]:
+    controls = [c for c in cases if c.is_control and c.ratio is not None]
+    if not controls or any(c.is_judged for c in controls):
+        return []
+    return ["the control is too noisy to tell whether the machine changed"]

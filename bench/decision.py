@@ -10,14 +10,15 @@ So most suspects cost one batch, and a slow-down close to the noise gets the rou
 Looking early is paid for as Haybittle (1971) and Peto (1976) proposed, by `EARLY_Q_VALUE`.
 """
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, replace
 
 import pandas as pd
 
 from bench import units
 from bench.cohort import is_named
-from bench.compare import CaseComparison, Comparison, compare
+from bench.compare import compare
+from bench.comparison import CaseComparison, Comparison
 from bench.verdict import AMBIGUOUS, FASTER, SLOWER, Limits
 
 MOST_BATCHES = 3
@@ -33,15 +34,21 @@ Again = Callable[[Sequence[str]], tuple[Rows, Rows]]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Question:
-    """How two runs are compared, in every step alike."""
+    """How two runs are compared, in every step alike; arguments as of `bench.compare.compare`."""
 
     limits: Limits
     relative_to: str | None = None
+    unmeasured: Collection[str] = ()
     seed: int = 0
 
     def compare(self, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Comparison:
         return compare(
-            baseline, candidate, self.limits, relative_to=self.relative_to, seed=self.seed
+            baseline,
+            candidate,
+            self.limits,
+            relative_to=self.relative_to,
+            unmeasured=self.unmeasured,
+            seed=self.seed,
         )
 
     def doubtful(self, found: Comparison) -> tuple[str, ...]:

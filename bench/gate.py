@@ -12,7 +12,7 @@ from bench import baseline as baselines
 from bench import runner, units
 from bench.case import Case
 from bench.cohort import cohorts
-from bench.compare import CaseComparison, Comparison
+from bench.comparison import CaseComparison, Comparison
 from bench.contenders import lookup
 from bench.decision import MOST_BATCHES, Question, decide
 from bench.errors import UsageError

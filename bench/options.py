@@ -11,7 +11,7 @@ import click
 
 from bench.axes import AXES, check_known
 from bench.errors import EnaBenchError, UsageError
-from bench.verdict import METRICS, Limits
+from bench.verdict import METRICS, MUST_SEE, Limits
 
 if TYPE_CHECKING:
     from bench.decision import Question
@@ -144,6 +144,13 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
                 help="Tolerated slow-down; the whole interval must lie beyond it.",
             ),
             click.option(
+                "--must-see",
+                type=Fraction(),
+                help="A case whose noise hides a slow-down of this size is not judged.  [default: "
+                + ", ".join(f"{100 * size:g}% on {name}" for name, size in MUST_SEE.items())
+                + "]",
+            ),
+            click.option(
                 "--max-memory",
                 type=Fraction(),
                 default=f"{100 * default.max_memory:g}%",
@@ -210,17 +217,19 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
     return {name: options[name] for name in _SETTINGS}
 
 
-def question_of(options: dict[str, Any]) -> "Question":
-    """What `limit_options` ask for."""
+def question_of(options: dict[str, Any], candidate: Path | None = None) -> "Question":
+    """What `limit_options` ask of a candidate, or of one that is still to be measured."""
+    from bench import baseline
     from bench.contenders import registry
     from bench.decision import Question
 
     for name in ("control", "relative_to"):
         if options[name] is not None:
             check_known(name.replace("_", "-"), options[name], sorted({k[1] for k in registry()}))
-    names = ("max_slowdown", "max_memory", "metric", "control", "new_kernels")
+    names = ("max_slowdown", "must_see", "max_memory", "metric", "control", "new_kernels")
     limits = Limits(**{name: options[name] for name in names})
-    return Question(limits=limits, relative_to=options["relative_to"])
+    unmeasured = frozenset() if candidate is None else baseline.unmeasured(candidate)
+    return Question(limits=limits, relative_to=options["relative_to"], unmeasured=unmeasured)
 
 
 def say_of(options: dict[str, Any]) -> Callable[[str], None]:

@@ -24,7 +24,7 @@ from bench.case import Case
 from bench.disk import remove_orphans, unwritable, write_whole
 from bench.errors import StorageError
 from bench.outcome import columns_of
-from bench.parquet import is_parquet, other_version, parquet_bytes, read_all
+from bench.parquet import Unreadable, is_parquet, other_version, parquet_bytes, read_all
 from bench.row import SCHEMA_VERSION, Row, arrow_schema
 from bench.toml import toml_text
 
@@ -175,15 +175,23 @@ class RunDirectory:
             )
         return frame
 
+    def unmeasured(self) -> set[str]:
+        """Ids of planned cases that have no row at all."""
+        return {case.case_id for case in self.cases} - self._num_rows().keys()
+
     def missing(self) -> str | None:
         """What is planned and has no row, in a sentence; None if all of it has."""
         rounds = self.options.get("rounds", 1)
-        found = Counter(path.stem.rpartition("-r")[0] for path in self.row_paths())
+        found = self._num_rows()
         number = sum(max(rounds - found[case.case_id], 0) for case in self.cases)
         if not number:
             return None
         planned = units.plural(rounds * len(self.cases), "measurement")
         return f"{self.path} lacks {number} of {planned}; ena-bench run --resume {self.path}"
+
+    def _num_rows(self) -> Counter[str]:
+        """Of each case, by its id; damaged files among them."""
+        return Counter(path.stem.rpartition("-r")[0] for path in self.row_paths())
 
     def row_paths(self) -> list[Path]:
         """Every finished row, by name."""
@@ -222,6 +230,8 @@ def load(paths: Paths) -> "tuple[pd.DataFrame, list[str]]":
 def export(paths: Paths, out: Path) -> list[str]:
     """Write the rows of run directories and files as one parquet file; return what was skipped.
 
+    `require_whole` then tells whether rows were lost.
+
     Raises:
         StorageError: something that was named cannot be read or has no rows, or `out` cannot be
             written or is a file of another kind.
@@ -241,6 +251,26 @@ def export(paths: Paths, out: Path) -> list[str]:
         )
     write_whole(out, parquet_bytes(table, "zstd"))
     return problems
+
+
+def require_whole(paths: Sequence[Path], out: Path) -> None:
+    """Refuse an export of run directories that lost rows; `out` holds the others.
+
+    Raises:
+        StorageError: files in them cannot be read.
+    """
+    runs = [RunDirectory(path) for path in paths if path.is_dir()]
+    files = [(run, file) for run in runs for file in run.row_paths()]
+    found = read_all([file for _, file in files])
+    lost = [
+        run for (run, _), table in zip(files, found, strict=True) if isinstance(table, Unreadable)
+    ]
+    if lost:
+        raise StorageError(
+            f"{len(lost)} of {units.plural(len(files), 'row')} cannot be read: {out} lacks them",
+            expected="a run whose every row can be read; as a baseline, the file would hide cases",
+            try_=f"ena-bench run --resume {lost[0].path}, which measures them again; export anew",
+        )
 
 
 def unfinished(paths: Sequence[Path]) -> list[str]:

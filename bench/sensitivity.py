@@ -1,18 +1,19 @@
-"""Pure: how small a slow-down a comparison would have found, and how many rounds find a smaller."""
+"""How small a slow-down a comparison would have found, and how many rounds find a smaller."""
 
+import math
 from collections.abc import Sequence
 from typing import NamedTuple
 
 import numpy as np
-from scipy import stats
 
 from bench import units
 from bench.baseline import ROUNDS
-from bench.compare import CaseComparison
+from bench.comparison import CaseComparison
+from bench.resample import FEWEST_ROUNDS
 from bench.selftest_report import DETECTABLE
 
-POWER = 0.95
-"""A slow-down counts as found if this share of comparisons would call it slower."""
+MOST_ROUNDS = 100
+"""More are not worth measuring: a quieter machine is."""
 
 
 class Sensitivity(NamedTuple):
@@ -23,26 +24,29 @@ class Sensitivity(NamedTuple):
     worst_path: str
 
 
-def sensitivity(cases: Sequence[CaseComparison], confidence: float) -> Sensitivity | None:
+def sensitivity(cases: Sequence[CaseComparison]) -> Sensitivity | None:
     """Of the compared cases, with the rounds that they have; None if there are none."""
-    found = {c.case_path: d for c in cases if (d := detectable(c, confidence)) is not None}
+    found = {c.case_path: c.detectable for c in cases if c.detectable is not None}
     if not found:
         return None
     path = max(found, key=lambda name: found[name])
     return Sensitivity(float(np.median(list(found.values()))), found[path], path)
 
 
-def detectable(case: CaseComparison, confidence: float) -> float | None:
-    """The slow-down of a case that would have been called slower with `POWER`.
+def rounds_wanted(cases: Sequence[CaseComparison]) -> int | None:
+    """Rounds on both sides with which half of the cases would be judged; None beyond reason.
 
-    Its whole interval has to lie beyond the bound, and estimates scatter: a normal law is assumed
-    whose interval is the one that was found.
+    What noise hides shrinks as the root of the number of rounds, if they suffice to know it.
     """
-    if case.ratio is None or case.ratio_lo is None or case.bound is None:
+    wanted = [
+        min(case.num_rounds) * (math.log1p(case.detectable) / math.log1p(case.must_see)) ** 2
+        for case in cases
+        if case.detectable and case.must_see and min(case.num_rounds) >= FEWEST_ROUNDS
+    ]
+    if not wanted:
         return None
-    below = float(np.log(case.ratio / case.ratio_lo))
-    scatter = stats.norm.ppf(POWER) / stats.norm.isf((1.0 - confidence) / 2.0)
-    return float((1.0 + case.bound) * np.exp((1.0 + scatter) * below) - 1.0)
+    middle = math.ceil(float(np.median(wanted)))
+    return middle if middle <= MOST_ROUNDS else None
 
 
 def advice(num_rounds: int, device: str) -> str | None:

@@ -11,8 +11,9 @@ from rich.console import Console
 from rich.style import Style
 
 from bench import units
-from bench.compare import CaseComparison, Comparison
-from bench.sensitivity import sensitivity
+from bench.comparison import CaseComparison, Comparison
+from bench.resample import FEWEST_ROUNDS
+from bench.sensitivity import rounds_wanted, sensitivity
 from bench.verdict import (
     AMBIGUOUS,
     BROKEN,
@@ -101,7 +102,7 @@ def document(
     found: Comparison, baseline: Run, candidate: Run, *, problems: Sequence[str] = ()
 ) -> dict[str, Any]:
     """Everything a program may want to know; every value fits into JSON."""
-    able = sensitivity(found.cases, found.limits.confidence)
+    able = sensitivity(found.cases)
     return {
         "verdict": found.verdict,
         "exit_code": found.exit_code,
@@ -113,19 +114,25 @@ def document(
         "geomean": None if found.geomean is None else found.geomean._asdict(),
         "sensitivity": None if able is None else able._asdict(),
         "num_cases": dict(Counter(case.verdict for case in found.cases)),
-        "cases": [asdict(case) | {"memory_ratio": case.memory_ratio} for case in found.cases],
+        "num_judged": sum(case.is_judged for case in found.gated),
+        "cases": [
+            asdict(case) | {"memory_ratio": case.memory_ratio, "is_judged": case.is_judged}
+            for case in found.cases
+        ],
         "notes": list(found.notes),
         "problems": list(problems),
     }
 
 
 def conclusion(found: Comparison) -> str:
-    """`2 of 30 cases got slower (1.08x), 28 are the same.`: the verdict in a sentence."""
+    """`30 cases: 2 slower, 28 the same; ...`: counts, how many were judged, and a moved control."""
     counts = Counter(case.verdict for case in found.cases)
     parts = [f"{counts[verdict]} {_plain(verdict)}" for verdict in VERDICTS if counts[verdict]]
     memory = sum(case.memory_verdict == MORE for case in found.cases)
     parts += [f"{memory} with more memory"] if memory else []
     text = f"{units.plural(len(found.cases), 'case')}: {', '.join(parts) or 'none'}"
+    if judged := judged_text(found):
+        text += f"; {judged}"
     if found.moved_controls:
         moved = max(found.moved_controls, key=lambda c: abs((c.ratio or 1.0) - 1.0))
         text += (
@@ -133,6 +140,38 @@ def conclusion(found: Comparison) -> str:
             "although its code did not change, so the machine did"
         )
     return text
+
+
+def judged_text(found: Comparison) -> str:
+    """`27 of 30 could be judged: a slow-down of 9.0% would have shown in each of them, ...`.
+
+    Empty where no case could be compared at all.
+    """
+    gated = [case for case in found.gated if case.detectable is not None]
+    if not gated:
+        return ""
+    sizes = sorted(case.detectable or 0.0 for case in gated if case.is_judged)
+    if not sizes:
+        return _unjudged_text(gated)
+    which = "all" if len(sizes) == len(gated) else f"{len(sizes)} of {len(gated)}"
+    if len(gated) == 1:
+        return f"it could be judged: a slow-down of {_size(sizes[0])} would have shown"
+    text = f"{which} could be judged: a slow-down of {_size(sizes[-1])} would have shown in each"
+    return text if len(sizes) == 1 else f"{text}, one of {_size(sizes[0])} in the steadiest"
+
+
+def _unjudged_text(gated: Sequence[CaseComparison]) -> str:
+    """Why none was judged, and what would help."""
+    steadiest = min(gated, key=lambda case: case.detectable or 0.0)
+    text = (
+        f"none could be judged: it takes a slow-down of {_size(steadiest.detectable or 0.0)} to "
+        f"show in the steadiest, and one of {units.percent_label(steadiest.must_see)} has to"
+    )
+    if min(steadiest.num_rounds) < FEWEST_ROUNDS:
+        return text
+    rounds = rounds_wanted(gated)
+    cure = f"about {rounds} rounds of both would do" if rounds else "a quieter machine would help"
+    return f"{text}; {cure}"
 
 
 def geomean_text(found: Comparison) -> str:
@@ -146,17 +185,21 @@ def geomean_text(found: Comparison) -> str:
 
 def sensitivity_text(found: Comparison) -> str:
     """`finds slow-downs from 3.1% in half of the cases, from 8.0% in all`; empty without cases."""
-    able = sensitivity(found.cases, found.limits.confidence)
+    able = sensitivity(found.cases)
     if able is None:
         return ""
-    median, worst = (
-        units.percent(value) if value < 1.0 else f"{units.ratio(1.0 + value)} the time"
-        for value in (able.median, able.worst)
-    )
+    median, worst = _size(able.median), _size(able.worst)
     first = f"these rounds find slow-downs from {median}"
     if len(found.cases) == 1:
         return first
     return f"{first} in half of the cases, from {worst} in all (the noisiest is {able.worst_path})"
+
+
+def _size(slowdown: float) -> str:
+    """`8.0%`, and from 100% on `3.1x the time`."""
+    if slowdown < 1.0:
+        return units.percent(slowdown)
+    return f"{units.ratio(1.0 + slowdown)} the time"
 
 
 def ratio_text(value: float | None) -> str:

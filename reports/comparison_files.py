@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from bench.compare import Comparison
+from bench.comparison import Comparison
 from bench.disk import unwritable
 from reports import comparison_junit, comparison_markdown, github
 from reports.comparison import Run, document, screen

@@ -3,7 +3,7 @@
 from xml.etree import ElementTree
 
 from bench import units
-from bench.compare import CaseComparison, Comparison
+from bench.comparison import UNDECIDED, CaseComparison, Comparison
 from bench.verdict import MORE, NOT_COMPARABLE
 from reports.comparison import conclusion, ratio_text, reason_text
 
@@ -13,14 +13,18 @@ _SUITE = "ena-bench check"
 def page(found: Comparison) -> str:
     """One suite. Slower, broken and more memory are failures; not comparable is an error.
 
-    Where a control moved, the suite has a test of its own for it, which is an error.
+    Where a control moved, or noise let no case be judged, a test of its own says so as an error.
     """
     suite = ElementTree.Element("testsuite", name=_SUITE)
     for case in found.cases:
         suite.append(_test(case))
-    if found.moved_controls:
-        moved = ElementTree.SubElement(suite, "testcase", classname=_SUITE, name="control")
-        _add(moved, "error", NOT_COMPARABLE, conclusion(found))
+    for name, verdict, is_so in (
+        ("control", NOT_COMPARABLE, bool(found.moved_controls)),
+        ("noise", UNDECIDED, found.verdict == UNDECIDED),
+    ):
+        if is_so:
+            whole = ElementTree.SubElement(suite, "testcase", classname=_SUITE, name=name)
+            _add(whole, "error", verdict, conclusion(found))
     tests = list(suite)
     for tag, attribute in (("failure", "failures"), ("error", "errors")):
         suite.set(attribute, str(sum(test.find(tag) is not None for test in tests)))

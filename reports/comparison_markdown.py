@@ -1,7 +1,7 @@
 """A comparison as Markdown: the comment on a pull request, the summary of a CI job."""
 
 from bench import units
-from bench.compare import CaseComparison, Comparison
+from bench.comparison import CaseComparison, Comparison
 from bench.verdict import BROKEN, MORE, SAME, SLOWER
 from reports.comparison import (
     Run,

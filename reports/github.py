@@ -4,7 +4,7 @@ import os
 from collections.abc import Mapping
 from pathlib import Path
 
-from bench.compare import Comparison
+from bench.comparison import Comparison
 from bench.verdict import NOT_COMPARABLE
 from reports.comparison import by_alarm, conclusion, ratio_text, reason_text
 

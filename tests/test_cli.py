@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -23,7 +24,7 @@ FAST = ["--device", "cpu", "--budget-s", "0.02", "--warmup-s", "0.001", "--min-s
 TINY = ["--level", "op", "--contender", "attention", "--impl", "eager", "--canvas", "37"]
 TINY += ["--batch", "2", "--heads", "3", "--head-dim", "8", *FAST]
 MEASURE = "budget-s device min-samples precision seed timeout timer warmup-s"
-LIMITS = "control max-memory max-slowdown metric new-kernels relative-to"
+LIMITS = "control max-memory max-slowdown metric must-see new-kernels relative-to"
 GRID = (
     "grid preset "
     "batch canvas contender depth dtype head-dim heads impl interleave level mode ndim permute "
@@ -316,6 +317,46 @@ def test_an_exported_run_reads_back_as_the_same_rows(finished, folder):
     assert problems == []
     pd.testing.assert_frame_equal(exported, original)
     assert len(exported) == 2
+
+
+@pytest.mark.parametrize(
+    ("form", "name"), [("parquet", "b.parquet"), ("pytest-benchmark", "b.json")]
+)
+def test_an_export_that_lost_rows_says_how_many_and_fails(finished, tmp_path, form, name):
+    run = tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    rows_of(run)[0].write_bytes(b"torn")
+    out = tmp_path / name
+    done = ena_bench("export", run, "-o", out, "--to", form)
+    assert done.exit_code == 1
+    assert f"saved    {out}" in done.stdout
+    assert out.exists()
+    assert "is damaged" in done.stderr
+    last = done.stderr.splitlines()[-3:]
+    assert last[0] == f"Error: 1 of 2 rows cannot be read: {out} lacks them"
+    assert last[2] == f"Try: ena-bench run --resume {run}, which measures them again; export anew"
+
+
+def test_an_export_of_an_unfinished_run_says_what_it_lacks(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    rows_of(run)[0].unlink()
+    done = ena_bench("export", run, "-o", tmp_path / "b.parquet")
+    assert done.exit_code == 0
+    assert f"WARNING  {run} lacks 1 of 2 measurements" in done.stderr
+
+
+def test_a_comparison_with_an_unfinished_run_says_so_and_breaks_nothing(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    rows_of(run)[0].unlink()
+    done = ena_bench("check", "--baseline", finished[1], run)
+    assert done.exit_code == 4
+    assert f"NOTE         {run} lacks 1 of 2 measurements" in done.stdout
+    assert "not measured yet: the candidate's run is unfinished" in done.stdout
+    back = ena_bench("compare", run, finished[1], "--must-see", "500%")
+    assert back.exit_code == 0
+    assert f"NOTE         {run} lacks 1 of 2 measurements" in back.stdout
 
 
 def test_a_history_is_drawn_from_runs(finished, folder):

@@ -73,6 +73,21 @@ def test_a_case_that_is_another_one_now_is_not_comparable(file, column, value, w
     assert caught.value.exit_code == 4
 
 
+def test_an_unfinished_run_says_what_it_lacks_and_which_cases_it_never_came_to(tmp_path):
+    made = RunDirectory.create(tmp_path / "run", run_id="x", cases=CASES, options={"rounds": 2})
+    for record in rows_of(CASES[1:], rounds=1).to_dict("records"):
+        made.write_row(Row(**plain(record)))
+    _, problems = baseline.read(made.path)
+    assert problems == [
+        f"{made.path} lacks 6 of 10 measurements; ena-bench run --resume {made.path}"
+    ]
+    assert baseline.unmeasured(made.path) == {CASES[0].case_id}
+
+
+def test_a_file_does_not_tell_what_was_planned(file):
+    assert baseline.unmeasured(file) == frozenset()
+
+
 def test_a_file_is_measured_again_with_its_own_timer_and_seed(file):
     rows, _ = baseline.read(file)
     rows = rows.assign(timer="graph", seed=11)

@@ -5,7 +5,7 @@ import pandas as pd
 import pytest
 
 from bench.compare import compare
-from bench.sensitivity import advice, detectable, sensitivity
+from bench.sensitivity import MOST_ROUNDS, advice, rounds_wanted, sensitivity
 from bench.verdict import Limits
 from tests.comparing import case_of, rows_of
 
@@ -22,7 +22,7 @@ def compared(seed, *, slowdown=0.0, between=0.02, cases=(CASE,)):
 
 
 def test_a_slow_down_of_the_stated_size_is_found_about_95_times_in_100():
-    stated = float(np.median([detectable(compared(seed)[0], 0.95) for seed in range(40)]))
+    stated = float(np.median([compared(seed)[0].detectable for seed in range(40)]))
     found = {
         share: sum(
             compared(100 + seed, slowdown=share * stated)[0].verdict == "slower"
@@ -36,7 +36,7 @@ def test_a_slow_down_of_the_stated_size_is_found_about_95_times_in_100():
 
 def test_quiet_cases_find_little_more_than_what_is_tolerated():
     (case,) = compared(3, between=1e-5)
-    assert LIMITS.max_slowdown < detectable(case, 0.95) < 1.5 * LIMITS.max_slowdown
+    assert LIMITS.max_slowdown < case.detectable < 1.5 * LIMITS.max_slowdown
 
 
 def test_the_noisiest_case_is_named():
@@ -48,7 +48,7 @@ def test_the_noisiest_case_is_named():
         )
         for run in ("main", "change")
     )
-    found = sensitivity(compare(before, after, LIMITS).cases, 0.95)
+    found = sensitivity(compare(before, after, LIMITS).cases)
     assert found.worst_path == case_of(5).case_path
     assert found.median < 0.1 < found.worst
 
@@ -56,8 +56,29 @@ def test_the_noisiest_case_is_named():
 def test_without_a_compared_case_there_is_nothing_to_say():
     before = rows_of([CASE], timer="events")
     (case,) = compare(before, rows_of([CASE], run="new", timer="graph"), LIMITS).cases
-    assert detectable(case, 0.95) is None
-    assert sensitivity([case], 0.95) is None
+    assert case.detectable is None
+    assert sensitivity([case]) is None
+
+
+def test_as_many_rounds_as_are_said_to_be_wanted_are_about_enough():
+    """Of noise for which 9 rounds are far too few."""
+    wanted = rounds_wanted([compared(seed, between=0.2)[0] for seed in range(9)])
+    assert 30 <= wanted <= MOST_ROUNDS
+    before, after = (
+        rows_of([CASE], run=run, rounds=wanted, between=0.2, seed=seed)
+        for run, seed in (("main", 3), ("now", 4))
+    )
+    (case,) = compare(before, after, LIMITS).cases
+    assert 0.5 * case.must_see < case.detectable < 1.5 * case.must_see
+
+
+def test_noise_that_no_bearable_number_of_rounds_overcomes_asks_for_none():
+    assert rounds_wanted(compared(1, between=1.5)) is None
+
+
+def test_rounds_too_few_to_know_their_noise_do_not_tell_how_many_are_wanted():
+    one = [rows_of([CASE], run=run, rounds=1, seed=1) for run in ("main", "now")]
+    assert rounds_wanted(compare(*one, LIMITS).cases) is None
 
 
 @pytest.mark.parametrize(

@@ -7,15 +7,27 @@ from hypothesis import strategies as st
 
 from bench.errors import UsageError
 from bench.resample import Ratio
-from bench.verdict import Limits, judge, judge_memory
+from bench.verdict import MUST_SEE, Limits, detectable, judge, judge_memory
 
 
 def ratio(middle, lo, hi):
     return Ratio(middle, lo, hi, p_value=0.0, noise_floor=0.0, log_draws=np.zeros(1))
 
 
-def verdict(middle, lo, hi, *, bound=0.05, q_value=0.0):
-    return judge(ratio(middle, lo, hi), bound=bound, q_value=q_value, confidence=0.95).verdict
+def judged(middle, lo, hi, *, bound=0.05, q_value=0.0, must_see=9.0):
+    found = ratio(middle, lo, hi)
+    return judge(
+        found,
+        bound=bound,
+        q_value=q_value,
+        confidence=0.95,
+        detectable=detectable(found, bound, 0.95),
+        must_see=must_see,
+    )
+
+
+def verdict(*found, **options):
+    return judged(*found, **options).verdict
 
 
 @pytest.mark.parametrize(
@@ -40,6 +52,29 @@ def test_what_may_be_chance_among_many_cases_is_ambiguous():
     assert verdict(1.2, 1.1, 1.3, q_value=0.049) == "slower"
     assert verdict(0.8, 0.75, 0.9, q_value=0.051) == "ambiguous"
     assert verdict(1.0, 0.99, 1.01, q_value=1.0) == "same"
+
+
+@pytest.mark.parametrize("bound", [0.05, 30.0])
+def test_what_noise_hides_is_not_the_same_however_wide_the_bound(bound):
+    found = judged(2.565, 0.9, 7.3, bound=bound, must_see=0.2)
+    assert found.verdict == "ambiguous"
+    assert found.reason == "too noisy to tell: a slow-down of 20% could have stayed hidden"
+    assert verdict(1.0, 0.99, 1.01, bound=0.05, must_see=0.2) == "same"
+
+
+def test_a_difference_beyond_the_noise_counts_however_large_the_noise():
+    assert verdict(9.0, 5.0, 16.0, bound=1.0, must_see=0.2) == "slower"
+    assert verdict(1 / 9, 1 / 16, 1 / 5, bound=1.0, must_see=0.2) == "faster"
+
+
+def test_what_has_to_be_visible_depends_on_the_device_and_on_what_is_tolerated():
+    limits = Limits(max_slowdown=0.02, floor_ms=0.0)
+    assert [limits.visible(device, 1.0) for device in ("cuda", "cpu")] == [0.1, 0.2]
+    assert limits.visible(None, 1.0) == max(MUST_SEE.values())
+    assert Limits(max_slowdown=0.15).visible("cuda", 1.0) == pytest.approx(0.3)
+    assert Limits(must_see=0.07).visible("cuda", 1.0) == 0.07
+    assert Limits(must_see=0.07, max_slowdown=0.15).visible("cuda", 1.0) == pytest.approx(0.3)
+    assert Limits(must_see=0.07, floor_ms=0.002).visible("cuda", 0.01) == pytest.approx(0.4)
 
 
 @given(st.floats(0.2, 5.0), st.floats(1.0, 1.5), st.floats(1.0, 1.5), st.floats(0.0, 0.5))
@@ -82,6 +117,7 @@ def test_memory_has_a_share_and_a_floor(before, after, expected):
         ({"max_memory": float("nan")}, "max_memory nan is not a tolerance"),
         ({"floor_ms": float("inf")}, "floor_ms inf is not a tolerance"),
         ({"metric": "speed"}, "metric 'speed' is unknown"),
+        ({"must_see": -0.2}, "must_see -0.2 is not a tolerance"),
         ({"confidence": 1.0}, "confidence 1 is outside"),
     ],
 )

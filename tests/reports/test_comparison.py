@@ -5,6 +5,7 @@ import re
 from dataclasses import replace
 from xml.etree import ElementTree
 
+import pandas as pd
 import pytest
 
 from bench.compare import Limits, compare
@@ -48,7 +49,9 @@ def test_the_screen_shows_every_case_and_why(found, pair):
     assert "peak memory was 100 MiB and is 140 MiB" in text
     assert "NOTE         a file is damaged" in text
     assert any(line.startswith("sensitivity  these rounds find slow-downs from ") for line in lines)
-    assert lines[-1].startswith("REGRESSION   6 cases: 1 broken, 1 slower, 1 not comparable")
+    ending = " ".join(text.partition("REGRESSION")[2].split())
+    assert ending.startswith("6 cases: 1 broken, 1 slower, 1 not comparable, 1 faster, 2 the same,")
+    assert re.search(r"; all could be judged: a slow-down of [\d.]+% would have shown in", ending)
     assert "\x1b" not in text
     assert "\x1b" in comparison.screen(found, *pair, colour=True)
 
@@ -115,6 +118,63 @@ def test_a_gate_that_can_find_next_to_nothing_says_so_in_times():
     noisy = [rows_of([SAME], run=run, between=0.9, seed=n) for n, run in enumerate(("a", "b"))]
     text = comparison.sensitivity_text(compare(*noisy))
     assert re.fullmatch(r"these rounds find slow-downs from [\d.]+x the time", text)
+
+
+def headline(before, after, **limits):
+    found = compare(before, after, Limits(**limits))
+    return found, comparison.conclusion(found)
+
+
+def test_the_headline_says_how_many_cases_were_judged_and_how_small_a_slow_down_they_show():
+    before, after = (
+        pd.concat([rows_of(CASES[:2], run=run, seed=s), rows_of(CASES[2:4], between=0.9, seed=s)])
+        for s, run in enumerate(("main", "change"))
+    )
+    found, text = headline(before, after)
+    smallest, largest = sorted(case.detectable for case in found.cases if case.is_judged)
+    assert text == (
+        "4 cases: 2 ambiguous, 2 the same; 2 of 4 could be judged: a slow-down of "
+        f"{100 * largest:.1f}% would have shown in each, one of {100 * smallest:.1f}% in the "
+        "steadiest"
+    )
+
+
+def test_a_gate_that_could_judge_nothing_says_so_wherever_it_is_read(pair):
+    noisy = [rows_of(CASES, run=run, between=0.3, seed=n) for n, run in enumerate(("a", "b"))]
+    found, text = headline(*noisy)
+    assert re.fullmatch(
+        r"6 cases: 6 ambiguous; none could be judged: it takes a slow-down of [\d.]+(%|x the time) "
+        r"to show in the steadiest, and one of 20% has to; a quieter machine would help",
+        text,
+    )
+    runs = [Run(name=name, rows=rows) for name, rows in zip("ab", noisy, strict=True)]
+    screen = comparison.screen(found, *runs, colour=False)
+    assert "UNDECIDED    6 cases: 6 ambiguous; none could be judged" in screen
+    document = comparison.document(found, *runs)
+    assert (document["verdict"], document["exit_code"]) == ("undecided", 4)
+    assert document["num_judged"] == 0
+    assert not any(case["is_judged"] for case in document["cases"])
+    assert comparison_markdown.page(found, *runs).startswith("## ena-bench: undecided\n\n6 cases")
+    (line,) = github.annotations(found, {"GITHUB_ACTIONS": "true"})
+    assert line.startswith("::error title=ena-bench%3A undecided::6 cases")
+    suite = ElementTree.fromstring(comparison_junit.page(found))[0]
+    assert (suite.get("failures"), suite.get("errors")) == ("0", "1")
+    assert "none could be judged" in suite[-1].find("error").get("message")
+
+
+def test_where_more_rounds_would_do_the_headline_says_how_many():
+    noisy = [rows_of(CASES, run=run, between=0.1, seed=n) for n, run in enumerate(("a", "b"))]
+    _, text = headline(*noisy)
+    assert re.search(r"and one of 20% has to; about \d\d rounds of both would do$", text)
+
+
+def test_one_case_and_no_case_have_headlines_too(pair):
+    before, after = (rows_of([SAME], run=run, seed=s) for s, run in enumerate(("main", "change")))
+    assert re.fullmatch(
+        r"1 case: 1 the same; it could be judged: a slow-down of \d\.\d% would have shown",
+        headline(before, after)[1],
+    )
+    assert headline(pair[0].rows, pair[0].rows.head(0))[1] == "6 cases: 6 broken"
 
 
 def test_nothing_is_folded_where_nothing_is_the_same(pair):
