@@ -31,6 +31,7 @@ from reports.metrics import (
 
 Record = dict[str, Any]
 MAX_CROSSINGS_TOLD = 5
+MAX_PREDICTIONS = 3
 Styles = Mapping[str, theme.Style]
 
 FAILURE_STEP = 0.065
@@ -183,18 +184,20 @@ def _draw_crossings(panel: Axes, here: Sequence[Overtaking], styles: Styles) -> 
 
 
 def _draw_predictions(panel: Axes, cases: Sequence[Record], styles: Styles) -> None:
-    """For headline series, the speed-up if time went with FLOPs: once where several share it."""
-    drawn: set[tuple[tuple[int, float], ...]] = set()
+    """The speed-up if time went with FLOPs, for the longest curves of whom a level is about."""
+    found: dict[tuple[tuple[int, float], ...], str] = {}
     for name in frames.unique(
         c["series"] for c in cases if c["contender"] == words.headline(c["level"])
     ):
-        own = [c for c in cases if c["series"] == name and c["speedup_by_flops"]]
-        points = tuple((c["seq_len"], c["speedup_by_flops"]) for c in own if c["is_squarest"])
-        if len(points) > 1 and points not in drawn:
-            drawn.add(points)
-            xs, ys = zip(*points, strict=True)
-            colour, mark = styles[name].colour, f"predicted:{name}"
-            panel.plot(xs, ys, color=colour, linestyle=":", linewidth=1.3, gid=mark)
+        own = [c for c in cases if c["series"] == name and c["is_squarest"]]
+        points = [(c["seq_len"], c["speedup_by_flops"]) for c in own if c["speedup_by_flops"]]
+        if len(points) > 1:
+            # implementations of one contender share a line
+            found.setdefault(tuple(points), name)
+    for curve in sorted(found, key=len, reverse=True)[:MAX_PREDICTIONS]:
+        xs, ys = zip(*curve, strict=True)
+        colour, mark = styles[found[curve]].colour, f"predicted:{found[curve]}"
+        panel.plot(xs, ys, color=colour, linestyle=":", linewidth=1.3, gid=mark)
 
 
 def _crossing_notes(here: Sequence[Overtaking], styles: Styles) -> list[corners.Note]:
