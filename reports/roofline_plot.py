@@ -31,7 +31,7 @@ def roofline(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
         legend=[[_key(name, styles[name]) for name in names]],
         title=f"{words.level_heading(cases)}: roofline" if cases else "Roofline",
         subtitle=cases[0]["setting"] if cases else "",
-        note=words.notes(_note(over), words.failure_note(cases), selection.note(everything)),
+        note=words.notes(_note(over, found), words.failure_note(cases), selection.note(everything)),
         footer=words.footer(cases),
         row_height=2.5 if len(modes) > 1 else None,
     )
@@ -61,7 +61,8 @@ def roofline(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
 def roofline_alt(cases: Sequence[Record]) -> str:
     """The peaks and the share of the roof that each series reaches at best."""
     best: dict[str, Attained] = {}
-    for a in attained(cases):
+    found = attained(cases)
+    for a in found:
         if a.series not in best or a.fraction > best[a.series].fraction:
             best[a.series] = a
     parts = [
@@ -69,17 +70,23 @@ def roofline_alt(cases: Sequence[Record]) -> str:
         f"{words.MODES.get(a.mode, a.mode)} ({a.limit}-bound)"
         for name, a in best.items()
     ]
-    return f"{_note(roofs(cases))} Largest share of the roof: {'; '.join(parts)}."
+    return f"{_note(roofs(cases), found)} Largest share of the roof: {'; '.join(parts)}."
 
 
-def _note(over: Sequence[Roof]) -> str:
+def _note(over: Sequence[Roof], found: Sequence[Attained]) -> str:
     texts = [
         f"{units.significant(r.tflops_per_s)} TFLOP/s in a matrix product and "
         f"{units.count(r.bandwidth_gb_per_s)} GB/s in a copy"
         for r in over[:2]
     ]
     lead = f"Peaks measured in the run: {'; '.join(texts)}. " if texts else ""
-    return f"{lead}Bytes are the least that a call must move; larger dots are longer sequences."
+    above = sum(a.fraction > 1 for a in found)
+    doubt = (
+        f" {units.plural(above, 'dot')} above the roof: the peaks were measured while the machine "
+        "was slower, so shares of the roof are too large."
+    )
+    told = "Bytes are the least that a call must move; larger dots are longer sequences."
+    return lead + told + (doubt if above else "")
 
 
 def _draw_roof(panel: Axes, roof: Roof, ends: tuple[float, float]) -> None:

@@ -124,6 +124,17 @@ def test_dots_lie_at_intensity_and_rate_under_the_measured_roof(row):
     assert any("500 TFLOP/s" in t and "2,000 GB/s" in t for t in texts(figure))
 
 
+def test_dots_above_the_roof_are_counted_and_put_down_to_the_peaks(row):
+    peaks = {"peak_tflops_per_s": 500.0, "peak_bandwidth_gb_per_s": 2000.0, "bytes": 1e9}
+    rows = [row(**peaks, flops=1e12, latency_ms=ms, mode=m) for ms, m in ((4, "fwd"), (1, "bwd"))]
+    (alt, under) = (
+        roofline_plot.roofline_alt(frames.records(frames.tidy(pd.DataFrame(some))))
+        for some in (rows, rows[:1])
+    )
+    assert "1 dot above the roof: the peaks were measured while the machine was slower" in alt
+    assert "above the roof" not in under
+
+
 def sampled(row, spread, **columns):
     middle = 5.0
     known = {
