@@ -15,6 +15,8 @@ MOST_FALSE_ALARMS = 0.01
 LEAST_DETECTED = 0.95
 DETECTABLE = {"cpu": 0.10, "cuda": 0.05}
 """The slow-down that a gate has to find on a device."""
+MOST_GATES = 100_000
+"""A rate that so many gates do not tell from a target is as good as on it."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -60,6 +62,17 @@ class Rate:
         return float(found.low), float(found.high)
 
     @property
+    def bounds(self) -> tuple[float, float]:
+        """What the rate is at least, and what it is at most, each with 95% confidence."""
+        one_sided = 2.0 * CONFIDENCE - 1.0
+        found = stats.binomtest(self.num_hits, self.num_gates).proportion_ci(one_sided, "exact")
+        return float(found.low), float(found.high)
+
+    def scaled(self, num_gates: int) -> "Rate":
+        """The same share of more gates."""
+        return Rate(num_hits=round(self.rate * num_gates), num_gates=num_gates)
+
+    @property
     def text(self) -> str:
         """`97 of 100 (91.5% to 99.4%)`."""
         low, high = self.interval
@@ -89,11 +102,55 @@ class Outcome:
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Target:
-    """Something that a gate has to reach, and how many gates did."""
+    """Something that a gate has to reach, and how many gates did.
+
+    Args:
+        limit: The rate that is allowed at most, or wanted at least.
+        is_ceiling: Whether it is allowed at most.
+    """
 
     text: str
     rate: Rate
-    is_met: bool
+    limit: float
+    is_ceiling: bool
+
+    @property
+    def is_met(self) -> bool | None:
+        """Whether the rate keeps the limit, with 95% confidence; None if too few gates tell."""
+        return self._judged(self.rate)
+
+    @property
+    def num_wanted(self) -> int | None:
+        """How many gates would tell if the rate stays as it is; None if no bearable number."""
+        enough = low = self.rate.num_gates
+        while self._judged(self.rate.scaled(enough)) is None:
+            low, enough = enough, 2 * enough
+            if enough > MOST_GATES:
+                return None
+        while enough - low > 1:
+            middle = (low + enough) // 2
+            if self._judged(self.rate.scaled(middle)) is None:
+                low = middle
+            else:
+                enough = middle
+        return enough
+
+    @property
+    def line(self) -> str:
+        """`met          at most 1 of 100 gates with a false alarm: 0 of 300 (0.0% to 1.2%)`."""
+        state = {True: "met", False: "MISSED", None: "undecided"}[self.is_met]
+        line = f"{state:<13}{self.text}: {self.rate.text}"
+        if self.is_met is not None:
+            return line
+        wanted = self.num_wanted
+        cure = f"{wanted:,} would at this rate" if wanted else "the rate is too close to the target"
+        return f"{line}; too few gates to tell, {cure}"
+
+    def _judged(self, rate: Rate) -> bool | None:
+        least, most = rate.bounds
+        if self.is_ceiling:
+            return True if most <= self.limit else False if least > self.limit else None
+        return True if least >= self.limit else False if most < self.limit else None
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -119,16 +176,28 @@ class Report:
     @property
     def targets(self) -> tuple[Target, ...]:
         """The false alarms of gates without a slow-down, and what this device has to find."""
-        found = []
+        found: list[Target] = []
         for outcome in self.outcomes:
             if outcome.detected is None:
-                rate = outcome.false_alarms
-                text = f"at most {_share(MOST_FALSE_ALARMS)} gates with a false alarm"
-                found.append(Target(text=text, rate=rate, is_met=rate.rate <= MOST_FALSE_ALARMS))
+                found.append(
+                    Target(
+                        text=f"at most {_share(MOST_FALSE_ALARMS)} gates with a false alarm",
+                        rate=outcome.false_alarms,
+                        limit=MOST_FALSE_ALARMS,
+                        is_ceiling=True,
+                    )
+                )
             elif outcome.slowdown == DETECTABLE[self.device]:
-                rate, what = outcome.detected, units.percent_label(outcome.slowdown)
-                text = f"a slow-down of {what} found in at least {_share(LEAST_DETECTED)} gates"
-                found.append(Target(text=text, rate=rate, is_met=rate.rate >= LEAST_DETECTED))
+                size = units.percent_label(outcome.slowdown)
+                found.append(
+                    Target(
+                        text=f"a slow-down of {size} found in at least "
+                        f"{_share(LEAST_DETECTED)} gates",
+                        rate=outcome.detected,
+                        limit=LEAST_DETECTED,
+                        is_ceiling=False,
+                    )
+                )
         return tuple(found)
 
     def to_dict(self) -> dict[str, Any]:
@@ -142,7 +211,10 @@ class Report:
             }
             for outcome in self.outcomes
         ]
-        targets = [{"text": target.text, "is_met": target.is_met} for target in self.targets]
+        targets = [
+            {"text": target.text, "is_met": target.is_met, "num_gates_wanted": target.num_wanted}
+            for target in self.targets
+        ]
         return {
             "noise": self.noise,
             "machine": self.machine,
@@ -177,10 +249,9 @@ class Report:
             found = outcome.detected.text if outcome.detected else ""
             lines.append(f"{slow:<24}{found:<30}{outcome.false_alarms.text}")
         lines.append("")
-        for target in self.targets:
-            state = "met" if target.is_met else "MISSED"
-            lines.append(f"{state:<13}{target.text}: {target.rate.text}")
-        lines.append(f"             95% intervals (Clopper-Pearson); took {self.elapsed_s:.0f} s")
+        lines += [target.line for target in self.targets]
+        took = units.duration(1e3 * self.elapsed_s)
+        lines.append(f"             95% intervals (Clopper-Pearson); took {took}")
         return "\n".join(lines)
 
 

@@ -66,27 +66,58 @@ def test_gates_with_the_noise_of_a_gpu_find_5_percent_and_leave_the_rest_alone()
     assert slow.detected.num_hits >= 9
 
 
-def report_of(*, found, false, slowdown, device):
-    some = Rate(num_hits=0, num_gates=100)
+def report_of(*, found, false, slowdown, device, num_gates):
+    some = Rate(num_hits=0, num_gates=num_gates)
     outcomes = (
-        Outcome(slowdown=0.0, detected=None, false_alarms=Rate(num_hits=false, num_gates=100)),
+        Outcome(slowdown=0.0, detected=None, false_alarms=replace(some, num_hits=false)),
         Outcome(slowdown=0.02, detected=some, false_alarms=some),
-        Outcome(slowdown=slowdown, detected=Rate(num_hits=found, num_gates=100), false_alarms=some),
+        Outcome(slowdown=slowdown, detected=replace(some, num_hits=found), false_alarms=some),
     )
     done = simulate(QUIET, Trial(num_gates=1, num_cases=1, slowdowns=()), LIMITS)
     return replace(done, outcomes=outcomes, device=device)
 
 
 @pytest.mark.parametrize(
-    ("found", "false", "states"),
-    [(95, 1, [True, True]), (94, 1, [True, False]), (100, 2, [False, True])],
+    ("num_gates", "found", "false", "states"),
+    [
+        (300, 300, 0, [True, True]),
+        (300, 292, 0, [True, True]),
+        (300, 270, 0, [True, False]),
+        (300, 300, 9, [False, True]),
+        (300, 288, 1, [None, None]),
+        (100, 100, 0, [None, True]),
+        (5, 5, 0, [None, None]),
+        (5, 0, 5, [False, False]),
+    ],
 )
 @pytest.mark.parametrize(("device", "slowdown"), [("cuda", 0.05), ("cpu", 0.1)])
-def test_the_report_says_which_targets_are_met(found, false, states, device, slowdown):
-    report = report_of(found=found, false=false, slowdown=slowdown, device=device)
+def test_a_target_is_met_or_missed_only_if_the_gates_suffice_to_tell(
+    num_gates, found, false, states, device, slowdown
+):
+    report = report_of(
+        found=found, false=false, slowdown=slowdown, device=device, num_gates=num_gates
+    )
     assert [target.is_met for target in report.targets] == states
     assert ("MISSED" in report.text()) == (False in states)
+    assert ("too few gates to tell" in report.text()) == (None in states)
     assert [target["is_met"] for target in report.to_dict()["targets"]] == states
+
+
+def test_too_few_gates_are_told_how_many_would_do():
+    report = report_of(found=5, false=0, slowdown=0.1, device="cpu", num_gates=5)
+    calm, slow = report.targets
+    # 0.99 ** 299 < 0.05 < 0.99 ** 298, and 0.95 ** 59 < 0.05 < 0.95 ** 58
+    assert (calm.num_wanted, slow.num_wanted) == (299, 59)
+    assert "undecided    at most 1 of 100 gates with a false alarm: 0 of 5 " in report.text()
+    assert "too few gates to tell, 299 would at this rate" in report.text()
+    assert [target["num_gates_wanted"] for target in report.to_dict()["targets"]] == [299, 59]
+
+
+def test_a_rate_that_is_on_its_target_is_told_from_it_by_no_number_of_gates():
+    calm, _ = report_of(found=99, false=1, slowdown=0.1, device="cpu", num_gates=100).targets
+    assert calm.is_met is None
+    assert calm.num_wanted is None
+    assert calm.line.endswith("too few gates to tell, the rate is too close to the target")
 
 
 def test_nothing_to_try_is_an_error():
