@@ -1,7 +1,9 @@
 """Sliding Tile Attention: one entry point, several implementations (SPEC section 2)."""
 
 from types import ModuleType
+from typing import NamedTuple
 
+import torch
 from torch import Tensor
 
 from ena_kernels.attention.checks import check_qkv, implementation
@@ -20,7 +22,9 @@ from ena_kernels.sliding_tile.tiling import whole_tiles
 IMPLS = ("reference", "eager", "triton", "flex", "flex_flash", "natten")
 ORDERS = ("raster", "tiled")
 PADS = ("error", "zero")
+MOST_CALLS = 4096
 _MODULES: dict[str, ModuleType] = {}
+_CALLS: dict[tuple, "_Call"] = {}
 
 
 def sliding_tile(
@@ -70,23 +74,12 @@ def sliding_tile(
     Cost: ``4 * B * H * L * D * prod(min(window, canvas))`` FLOPs forward, 2.5 times that backward.
     """
     canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
-    validate(
-        *(q, k, v),
-        **{"canvas": canvas, "window": window, "tile": tile, "scale": scale, "order": order},
-        text_tokens=text_tokens,
-        pad=pad,
-    )
-    module = _MODULES[_loaded(impl)]
-    is_cut = whole_tiles(canvas, tile) != canvas
-    asked = {"text_tokens": text_tokens > 0, "pad": is_cut, "return_lse": return_lse}
-    _require_extras(module, impl, [name for name, is_asked in asked.items() if is_asked])
-    inner = order if order in module.ORDERS else module.ORDERS[0]
+    geometry = canvas, window, tile
+    call = _known_call(q, k, v, *geometry, scale, order, text_tokens, pad, return_lse, impl)
+    inner = call.options["order"]
     if inner != order:
         q, k, v = (_reorder(x, canvas, tile, inner) for x in (q, k, v))
-    scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    extras = {"return_lse": True} if return_lse else {}
-    geometry = {"canvas": canvas, "window": window, "tile": tile}
-    out = module.forward(q, k, v, **geometry, scale=scale, order=inner, **extras)
+    out = call.module.forward(q, k, v, **call.options)
     return out if inner == order else _reorder(out, canvas, tile, order)
 
 
@@ -143,6 +136,68 @@ def validate(
             expected="q, k and v of shape [B, H, L, D] with L == prod(canvas) + text_tokens",
             try_=f"L = {length}",
         )
+
+
+class _Call(NamedTuple):
+    """A valid call but its tensors: the implementation, and the options that it is given."""
+
+    module: ModuleType
+    options: dict[str, object]
+
+
+def _known_call(q: Tensor, k: Tensor, v: Tensor, *options) -> _Call:
+    """The call, which is checked once for all tensors that are alike; short ones feel the time.
+
+    Args:
+        options: Canvas, window, tile, scale, order, text_tokens, pad, return_lse, impl.
+    """
+    if torch.compiler.is_compiling() or not _are_plain(q, k, v, options):
+        return _checked_call(q, k, v, *options)
+    key = *(_kind(x) for x in (q, k, v)), options
+    call = _CALLS.get(key)
+    if call is None:
+        if len(_CALLS) >= MOST_CALLS:
+            _CALLS.clear()
+        call = _CALLS[key] = _checked_call(q, k, v, *options)
+    return call
+
+
+def _are_plain(q: Tensor, k: Tensor, v: Tensor, options: tuple) -> bool:
+    """Whether arguments of the same values always mean the same call: 1 is True, but no number."""
+    canvas, window, tile, scale, order, text_tokens, pad, _, impl = options
+    numbers = {type(x) for x in (*canvas, *window, *tile, text_tokens)}
+    return (
+        type(q) is type(k) is type(v) is Tensor
+        and numbers == {int}
+        and (scale is None or type(scale) is float)
+        and type(order) is type(pad) is type(impl) is str
+    )
+
+
+def _kind(x: Tensor) -> tuple:
+    return x.shape, x.stride(), x.dtype, x.device
+
+
+def _checked_call(
+    q, k, v, canvas, window, tile, scale, order, text_tokens, pad, return_lse, impl
+) -> _Call:
+    """A call whose arguments keep the rules and are known to the implementation."""
+    validate(
+        *(q, k, v),
+        **{"canvas": canvas, "window": window, "tile": tile, "scale": scale, "order": order},
+        text_tokens=text_tokens,
+        pad=pad,
+    )
+    module = _MODULES[_loaded(impl)]
+    is_cut = whole_tiles(canvas, tile) != canvas
+    asked = {"text_tokens": text_tokens > 0, "pad": is_cut, "return_lse": return_lse}
+    _require_extras(module, impl, [name for name, is_asked in asked.items() if is_asked])
+    options = {"canvas": canvas, "window": window, "tile": tile}
+    options["scale"] = q.shape[-1] ** -0.5 if scale is None else float(scale)
+    options["order"] = order if order in module.ORDERS else module.ORDERS[0]
+    if return_lse:
+        options["return_lse"] = True
+    return _Call(module, options)
 
 
 def _loaded(impl: str) -> str:

@@ -10,6 +10,7 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
+from ena_kernels.autograd import call, differentiable
 from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.errors import UnsupportedError
 from ena_kernels.operands import dense, on_its_device, refuse_derivative, require_kernels
@@ -48,7 +49,7 @@ def forward(
     Raises:
         UnsupportedError: a device without Triton kernels, float64, or a head dim above 128.
     """
-    out, lse = torch.ops.ena_kernels.sliding_tile(q, k, v, canvas, window, tile, scale, order)
+    out, lse = _sliding_tile(q, k, v, canvas, window, tile, scale, order)
     return (out, lse) if return_lse else out
 
 
@@ -61,8 +62,11 @@ def _forward_op(q, k, v, canvas, window, tile, scale, order):
             try_="impl='eager'",
         )
     canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
-    if supports((q, k, v), canvas, tile, window, order):
-        return hopper_forward.forward(q, k, v, canvas, tile, window, scale, order)
+    if supports(q):
+        geometry = canvas, tile, window, order
+        on_hopper = hopper_forward.planned(q, k, v, *geometry, flipped=scale < 0)
+        if on_hopper is not None:
+            return on_hopper(q, k, v, scale)
     B, H, L, _ = q.shape
     out = _heads_last(q)
     lse = q.new_empty(B, H, L, dtype=torch.float32)
@@ -78,9 +82,11 @@ def _backward_op(grad_out, grad_lse, q, k, v, out, lse, canvas, window, tile, sc
     grad_out = dense(grad_out)
     if grad_lse is not None:
         grad_lse = grad_lse.contiguous()
-    if supports((q, k, v, out, grad_out), canvas, tile, window, order):
+    if supports(q):
         tensors = grad_out, grad_lse, q, k, v, out, lse
-        return hopper_backward.backward(*tensors, canvas, tile, window, scale, order)
+        on_hopper = hopper_backward.planned(*tensors, canvas, tile, window, order)
+        if on_hopper is not None:
+            return on_hopper(*tensors, scale)
     B, H, L, _ = q.shape
     grad_q, grad_k, grad_v = (_heads_last(x) for x in (q, k, v))
     geometry = canvas, window, tile, order
@@ -178,9 +184,8 @@ def _autograd(ctx, grad_out, grad_lse):
     q, k, v, out, lse = ctx.saved_tensors
     if grad_out is None:
         grad_out = torch.zeros_like(out)
-    grads = torch.ops.ena_kernels.sliding_tile_backward(
-        grad_out, grad_lse, q, k, v, out, lse, *ctx.geometry
-    )
+    inputs = grad_out, grad_lse, q, k, v, out, lse, *ctx.geometry
+    grads = call(torch.ops.ena_kernels.sliding_tile_backward.default, *inputs)
     return *grads, None, None, None, None, None
 
 
@@ -209,7 +214,5 @@ def _backward_fake(grad_out, grad_lse, q, k, v, out, lse, canvas, window, tile, 
     return _heads_last(q), _heads_last(k), _heads_last(v)
 
 
-torch.library.register_autograd(
-    "ena_kernels::sliding_tile", _autograd, setup_context=_setup_context
-)
+_sliding_tile = differentiable("ena_kernels::sliding_tile", _autograd, _setup_context)
 refuse_derivative("ena_kernels::sliding_tile_backward", try_="impl='reference'")

@@ -2,6 +2,7 @@
 
 import itertools
 import math
+from importlib import import_module
 
 import pytest
 import torch
@@ -9,8 +10,7 @@ import torch
 from ena_kernels import hopper
 from ena_kernels.canvas import visible_tiles
 from ena_kernels.sliding_tile.hopper import backward, forward
-from ena_kernels.sliding_tile.hopper import boxes as boxes_module
-from ena_kernels.sliding_tile.hopper.boxes import boxes, fold, supports
+from ena_kernels.sliding_tile.hopper.boxes import boxes, fold, heads_last, supports, view
 from tests.ena_kernels.sm90 import compiled
 
 
@@ -83,34 +83,170 @@ def test_both_halves_of_a_box_are_64_tokens():
     assert cut.half == (2, 0, 0)
 
 
+def folded(x, first=16):
+    return fold(x.shape, x.stride(), first)
+
+
+def packed(B, H, L, D, dtype=torch.bfloat16):
+    parts = torch.empty(B, L, 3 * H * D, dtype=dtype).chunk(3, -1)
+    return [part.unflatten(-1, (H, D)).transpose(1, 2) for part in parts]
+
+
 def test_the_batch_folds_into_the_heads_or_into_the_slowest_axis():
     B, H, L, D = 2, 3, 256, 64
-    packed = torch.empty(B, L, 3 * H * D).chunk(3, -1)[1].unflatten(-1, (H, D)).transpose(1, 2)
-    assert fold(torch.empty(B, H, L, D), 16) == (H, 0)
-    assert fold(packed, 16) == (0, 16)
-    assert fold(packed[:1], 16) == (0, 0)
-    assert fold(packed[:, :1], 16) == (0, 16)
+    x = packed(B, H, L, D)[1]
+    assert folded(torch.empty(B, H, L, D)) == (H, 0)
+    assert folded(x) == (0, 16)
+    assert folded(x[:1]) == (0, 0)
+    assert folded(x[:, :1]) == (0, 16)
 
 
 def test_tensors_without_a_view_of_five_axes_are_left_to_others():
     B, H, L, D = 4, 3, 256, 64
-    assert fold(torch.empty(B, 2 * H, L, D)[:, :H], 16) is None
-    assert fold(torch.empty(B, H, L, D + 4)[..., :D], 16) is None
-    assert fold(torch.empty(B, H, L, 2 * D)[..., ::2], 16) is None
-    assert fold(torch.empty(B, 1, L, D).expand(B, H, L, D), 16) is None
+    assert folded(torch.empty(B, 2 * H, L, D)[:, :H]) is None
+    assert folded(torch.empty(B, H, L, D + 4)[..., :D]) is None
+    assert folded(torch.empty(B, H, L, 2 * D)[..., ::2]) is None
+    assert folded(torch.empty(B, 1, L, D).expand(B, H, L, D)) is None
+
+
+def test_a_view_walks_the_canvas_of_every_head_of_a_packed_projection():
+    B, H, L, D = 2, 3, 16 * 24, 64
+    x = packed(B, H, L, D)[1]
+    seen = view(x.shape, x.stride(), x.dtype, (16, 24), (1, 8, 8))
+    shape, strides, block, _ = seen.map
+    assert (shape, block) == ([H, B * 16, 24, D], [1, 8, 8, D])
+    assert seen.fold == (0, 16)
+    boxes_of_x = x.as_strided(shape, strides, x.storage_offset())
+    expected = x.unflatten(2, (16, 24))
+    assert boxes_of_x.stride() == expected[0].stride()
+    assert boxes_of_x[2, 16 + 5, 7].data_ptr() == expected[1, 2, 5, 7].data_ptr()
+
+
+@pytest.mark.parametrize(
+    ("shape", "sides"), [((1, 2, 384, 96), (16, 24)), ((1, 2, 400, 64), (16, 24))]
+)
+def test_head_dims_and_text_without_a_kernel_have_no_view(shape, sides):
+    assert view(shape, heads_last(shape), torch.bfloat16, sides, (1, 8, 8)) is None
+
+
+GEOMETRY = (16, 24), (16, 8), (16, 24), "raster"
+
+
+def plan(B=2, H=4, H_kv=2, D=64, geometry=GEOMETRY):
+    """The forward of grouped heads, as if the CPU were a Hopper GPU."""
+    q = torch.empty(B, H, 384, D, dtype=torch.bfloat16)
+    k, v = (torch.empty(B, H_kv, 384, D, dtype=torch.bfloat16) for _ in range(2))
+    return (q, k, v), forward.planned(q, k, v, *geometry, flipped=False)
+
+
+class Kernel:
+    """Stands for a compiled kernel, and keeps what it is launched with."""
+
+    def __init__(self, monkeypatch, module, name):
+        self.launches = []
+        module = import_module(f"ena_kernels.sliding_tile.hopper.{module}")
+        self.arg_names = getattr(module, name).arg_names
+        monkeypatch.setattr(module, name, self)
+
+    def __getitem__(self, grid):
+        def launch(*arguments, num_warps=4, **constants):
+            names = self.arg_names[: len(arguments)]
+            given = dict(zip(names, arguments, strict=True)) | constants
+            self.launches.append((grid, given))
+            return self
+
+        return launch
+
+
+@pytest.fixture
+def forward_kernel(monkeypatch):
+    monkeypatch.setattr(forward, "_num_multiprocessors", lambda _: 5)
+    forward._planned.cache_clear()
+    yield Kernel(monkeypatch, "forward_kernel", "sliding_tile_hopper_fwd_kernel")
+    forward._planned.cache_clear()
+
+
+@pytest.mark.parametrize("num_calls", [1, 2, 3])
+def test_every_call_launches_with_its_own_tensors_and_all_the_kernel_asks_for(
+    forward_kernel, num_calls
+):
+    for call in range(num_calls):
+        (q, k, v), run = plan()
+        out, lse = run(q, k, v, 0.5 + call)
+        grid, given = forward_kernel.launches[call]
+        assert grid[0] == 5
+        assert set(given) == set(forward_kernel.arg_names)
+        maps = [given[f"{name}_desc"].base.data_ptr() for name in "qkvo"]
+        assert maps == [x.data_ptr() for x in (q, k, v, out)]
+        assert given["scale_log2"] == pytest.approx((0.5 + call) / math.log(2))
+        assert given["lse_ptr"] is lse
+        assert (given["num_heads"], given["group"], given["D"]) == (4, 2, 64)
+        assert given["num_units"] == 2 * 4 * 3
+        assert out.transpose(1, 2).is_contiguous()
+        assert lse.shape == (2, 4, 384)
+
+
+def test_one_plan_serves_tensors_that_are_alike_and_no_others(forward_kernel):
+    (q, k, v), run = plan()
+    assert plan()[1] is run
+    assert plan(H_kv=4)[1] is not run
+    assert plan(D=128)[1] is not run
+    assert forward.planned(q, v.transpose(0, 1), v, *GEOMETRY, flipped=False) is not run
+    assert forward.planned(q, k, v, *GEOMETRY, flipped=True) is not run
+    assert plan(geometry=((16, 24), (16, 8), (16, 8), "raster"))[1] is not run
+
+
+def test_there_is_no_plan_for_unaligned_tensors_and_odd_tiles(forward_kernel):
+    (q, k, v), _ = plan()
+    unaligned = torch.empty(k.numel() + 8, dtype=k.dtype)[4:-4].view(k.shape)
+    assert forward.planned(q, unaligned, v, *GEOMETRY, flipped=False) is None
+    assert plan(geometry=((16, 24), (8, 8), (8, 24), "raster"))[1] is None
+
+
+@pytest.mark.parametrize("has_dlse", [False, True])
+def test_the_backward_launches_with_its_tensors_and_all_its_kernels_ask_for(monkeypatch, has_dlse):
+    backward._planned.cache_clear()
+    dq = Kernel(monkeypatch, "dq_kernel", "sliding_tile_hopper_bwd_dq_kernel")
+    dkdv = Kernel(monkeypatch, "dkdv_kernel", "sliding_tile_hopper_bwd_dkdv_kernel")
+    shapes = {"q": (2, 4, 384, 64), "k": (2, 2, 384, 64)}
+    q, k, v = (torch.empty(shapes[n], dtype=torch.bfloat16) for n in "qkk")
+    out, do = torch.empty_like(q), torch.empty_like(q)
+    lse, grad_lse = torch.empty(2, 4, 384), torch.empty(2, 4, 384)
+    grad_lse = grad_lse if has_dlse else None
+    tensors = (do, grad_lse, q, k, v, out, lse)
+    for call in range(2):
+        grads = backward.planned(*tensors, *GEOMETRY)(*tensors, 0.5)
+        assert [g.shape for g in grads] == [q.shape, k.shape, v.shape]
+        assert all(g.transpose(1, 2).is_contiguous() for g in grads)
+        named = dict(zip(("q", "k", "v", "o", "do"), (q, k, v, out, do), strict=True))
+        named |= dict(zip(("dq", "dk", "dv"), grads, strict=True))
+        for kernel, programs in ((dq, 2 * 4 * 3), (dkdv, 2 * 2 * 3)):
+            grid, given = kernel.launches[call]
+            assert grid[0] == programs
+            assert set(given) == set(kernel.arg_names)
+            for name, x in named.items():
+                if f"{name}_desc" in given:
+                    assert given[f"{name}_desc"].base.data_ptr() == x.data_ptr(), name
+        first, second = dq.launches[call][1], dkdv.launches[call][1]
+        assert first["lse_ptr"] is lse
+        assert first["dlse_ptr"] is (grad_lse if has_dlse else lse)
+        assert first["HAS_DLSE"] == has_dlse
+        assert second["lse_desc"].base is first["base_2_lse_ptr"]
+        assert second["delta_desc"].base is first["delta_ptr"]
+    backward._planned.cache_clear()
 
 
 def test_a_tensor_map_is_made_in_a_thread_with_a_cuda_context(monkeypatch):
     bound = []
     monkeypatch.setattr(hopper, "bind_context", bound.append)
     x = torch.empty(1, 1, 256, 64, dtype=torch.bfloat16)
-    boxes_module.view(x, (256,), (1, 1, 64))
+    seen = view(x.shape, x.stride(), x.dtype, (256,), (1, 1, 64))
+    hopper.tensor_map(x, *seen.map)
     assert bound == [x]
 
 
 def test_tensors_on_the_cpu_are_left_to_others():
-    x = torch.empty(1, 1, 256, 64, dtype=torch.bfloat16)
-    assert not supports((x, x, x), (256,), (128,), (128,), "raster")
+    assert not supports(torch.empty(1, 1, 256, 64, dtype=torch.bfloat16))
 
 
 # Triton 3.9 spills a few words of the largest kernels, 3.6 nothing

@@ -6,7 +6,6 @@ stored ``[B, H, L, D]``) or into the slowest axis (``[B, L, H, D]``, packed proj
 """
 
 import math
-from collections.abc import Sequence
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -14,7 +13,7 @@ import torch
 from torch import Tensor
 
 from ena_kernels.canvas import Shape, tile_grid, window_grid
-from ena_kernels.hopper import DTYPES, can_import, is_hopper, shared_layout, tensor_map
+from ena_kernels.hopper import DTYPES, can_import, is_hopper, shared_layout
 
 HEAD_DIMS = (64, 128)
 BOX_TOKENS = 128
@@ -38,20 +37,25 @@ class Boxes(NamedTuple):
     per_tile: Shape
 
 
-def supports(
-    tensors: Sequence[Tensor], canvas: Shape, tile: Shape, window: Shape, order: str
-) -> bool:
-    """Whether the Hopper kernels can run here on these validated tensors, q first."""
-    q = tensors[0]
+class View(NamedTuple):
+    """A tensor ``[B, H, L, D]`` seen as [heads, *sides, D].
+
+    map: what its tensor map needs to know beside where it is (`hopper.tensor_map`). fold: what one
+    batch adds to the heads and to the slowest axis.
+    """
+
+    shape: Shape
+    strides: Shape
+    map: tuple
+    fold: Shape
+
+
+def supports(q: Tensor) -> bool:
+    """Whether the Hopper kernels can run here on tensors like q, if their views exist."""
     return (
         q.is_cuda
         and q.dtype in DTYPES
-        and q.shape[3] in HEAD_DIMS
-        and q.numel() > 0
-        and q.shape[2] == math.prod(canvas)
         and is_hopper(q.device)
-        and boxes(canvas, tile, window, order) is not None
-        and all(fold(x, 1) is not None for x in tensors)
         and can_import("ena_kernels.sliding_tile.hopper.forward_kernel")
     )
 
@@ -102,31 +106,47 @@ def _box(tile: Shape) -> Shape:
     return tuple(box)
 
 
-def fold(x: Tensor, first: int) -> Shape | None:
+def view(shape: Shape, strides: Shape, dtype: torch.dtype, sides: Shape, box: Shape) -> View | None:
+    """The view of a tensor that starts at a multiple of 16 bytes; None where it has none.
+
+    Args:
+        shape, strides: Of ``[B, H, L, D]``.
+        sides: As in `Boxes`.
+        box: Tokens along three axes, what one map moves.
+    """
+    added = fold(shape, strides, sides[0])
+    B, H, L, D = shape
+    if added is None or B * H == 0 or math.prod(sides) != L or D not in HEAD_DIMS:
+        return None
+    batch, head, token, _ = strides
+    per_head, per_axis = added
+    axes = [H * B if per_head else H, sides[0] * (B if per_axis else 1), *sides[1:], D]
+    if H == 1:
+        head = batch if per_head else L * token
+    steps = [head, *(token * math.prod(sides[i + 1 :]) for i in range(len(sides))), 1]
+    block = [1, *box[MOST_AXES - len(sides) :], D]
+    return View(shape, strides, (axes, steps, block, shared_layout(tuple(block), dtype)), added)
+
+
+def heads_last(shape: Shape) -> Shape:
+    """Strides of a tensor ``[B, H, L, D]`` that is stored as ``[B, L, H, D]``."""
+    _, H, L, D = shape
+    return L * H * D, D, H * D, 1
+
+
+def row_map(shape: Shape, rows: int) -> tuple:
+    """What the tensor map of a float per query ``[B, H, L]``, seen as [B * H, L], needs."""
+    B, H, L = shape
+    return [B * H, L], [L, 1], [1, rows], shared_layout((1, rows), torch.float32)
+
+
+def fold(shape: Shape, strides: Shape, first: int) -> Shape | None:
     """What one batch adds to the heads and to the slowest axis; None without such a view.
 
     Args:
+        shape, strides: Of ``[B, H, L, D]``.
         first: Tokens of the slowest axis.
     """
-    return None if x.data_ptr() % 16 else _fold(x.shape, x.stride(), first)
-
-
-def view(x: Tensor, sides: Shape, box: Shape):
-    """Tensor map of x seen as [heads, *sides, D], with the batch where `fold` says."""
-    return tensor_map(x, *_map(x.shape, x.stride(), x.dtype, sides, box))
-
-
-def row_view(x: Tensor, rows: int):
-    """Tensor map of a float per query ``[B, H, L]``, seen as [B * H, L]."""
-    B, H, L = x.shape
-    return tensor_map(x, [B * H, L], [L, 1], [1, rows], shared_layout((1, rows), x.dtype))
-
-
-# Python's time at a launch is seen where sequences are short, so what repeats is kept.
-
-
-@lru_cache(maxsize=4096)
-def _fold(shape: Shape, strides: Shape, first: int) -> Shape | None:
     B, H, L, _ = shape
     batch, head, token, unit = strides
     has_rows = unit == 1 and token > 0 and token % 8 == 0 and B * max(H, L) < FAR
@@ -141,17 +161,3 @@ def _fold(shape: Shape, strides: Shape, first: int) -> Shape | None:
     if H == 1 and batch > 0 and batch % 8 == 0:
         return 1, 0
     return None
-
-
-@lru_cache(maxsize=4096)
-def _map(shape: Shape, strides: Shape, dtype: torch.dtype, sides: Shape, box: Shape):
-    """Shape, strides, block and layout of a tensor map."""
-    B, H, L, D = shape
-    batch, head, token, _ = strides
-    per_head, per_axis = _fold(shape, strides, sides[0])
-    axes = [H * B if per_head else H, sides[0] * (B if per_axis else 1), *sides[1:], D]
-    if H == 1:
-        head = batch if per_head else L * token
-    steps = [head, *(token * math.prod(sides[i + 1 :]) for i in range(len(sides))), 1]
-    block = [1, *box[MOST_AXES - len(sides) :], D]
-    return axes, steps, block, shared_layout(tuple(block), dtype)
