@@ -12,7 +12,7 @@ from bench import units
 from bench.comparison import Comparison
 from bench.decision import Question, Rows, settled
 from bench.executor import Executor
-from bench.gate import OnEvent, Plan, Say, again_text, begun, measured, spaced
+from bench.gate import Course, OnEvent, Plan, Say, again_text, begun, measured, spaced
 from bench.grid import Planned
 from bench.session import Request, Session, decided, plan
 from bench.worktree import Revision, RevisionExecutor
@@ -54,9 +54,12 @@ def compare_revisions(
             f"{units.plural(runnable, 'case')} in {units.plural(made.rounds, 'round')} each of "
             f"{found[0].name} and {found[1].name}"
         )
+        course = Course(on_event)
+        course.expect(made.rounds * len(sessions) * len(sessions[0].planned))
+        listeners = [course.of(revision.name) for revision in found]
         began_s = time.monotonic()
         for round in range(made.rounds):
-            take_turns(sessions, sessions[0].planned, round, on_event)
+            take_turns(sessions, sessions[0].planned, round, listeners)
         apart_s = (time.monotonic() - began_s) / made.rounds
 
         def rows() -> Rows:
@@ -71,8 +74,9 @@ def compare_revisions(
             say(again_text(len(case_ids), num_rounds // made.rounds))
             doubtful = [item for item in sessions[0].planned if item.case.case_id in case_ids]
             batch = range(num_rounds, num_rounds + made.rounds)
+            course.expect(len(batch) * len(sessions) * len(doubtful))
             for round in spaced(batch, apart_s):
-                take_turns(sessions, doubtful, round, on_event)
+                take_turns(sessions, doubtful, round, listeners)
             num_rounds = batch.stop
             old, new = rows()
             fresh = (old[old["round"] >= made.rounds], new[new["round"] >= made.rounds])
@@ -83,10 +87,18 @@ def compare_revisions(
 
 
 def take_turns(
-    sessions: Sequence[Session], planned: Sequence[Planned], round: int, on_event: OnEvent
+    sessions: Sequence[Session],
+    planned: Sequence[Planned],
+    round: int,
+    listeners: Sequence[OnEvent],
 ) -> None:
-    """Visit the cases in a round with every session; the order turns round each time."""
-    for session in sessions if round % 2 == 0 else reversed(sessions):
+    """Visit the cases in a round with every session; the order turns round each time.
+
+    Args:
+        listeners: What the events of each session go to.
+    """
+    turns = list(zip(sessions, listeners, strict=True))
+    for session, on_event in turns if round % 2 == 0 else reversed(turns):
         measured(session, planned, round + 1, on_event)
         # two workers that live at once would share the device's memory
         session.executor.close()

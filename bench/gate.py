@@ -36,6 +36,35 @@ OnEvent = Callable[[runner.Event], None]
 Say = Callable[[str], None]
 
 
+class Course:
+    """Numbers the visits of a whole gate: of all its rounds, batches and revisions.
+
+    Args:
+        on_event: Told what happens, numbered.
+    """
+
+    def __init__(self, on_event: OnEvent) -> None:
+        self._on_event = on_event
+        self._num_done = 0
+        self._num_total = 0
+
+    def expect(self, num_visits: int) -> None:
+        """So many visits more are to come."""
+        self._num_total += num_visits
+
+    def of(self, whose: str = "") -> OnEvent:
+        """What the events of a run go to, and of which revision it is."""
+
+        def on_event(event: runner.Event) -> None:
+            if event.kind == "skipped":
+                return
+            self._num_done += event.kind == "finished"
+            done, total = self._num_done, self._num_total
+            self._on_event(replace(event, num_done=done, num_total=total, whose=whose))
+
+        return on_event
+
+
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Plan:
     """What a gate measures, and how.
@@ -133,7 +162,9 @@ def check(
         session = begun(cases, plan, executor)
         say(f"{units.plural(len(cases), 'case')} in {units.plural(plan.rounds, 'round')}")
         began_s = time.monotonic()
-        candidate = measured(session, session.planned, plan.rounds, on_event)
+        course = Course(on_event)
+        course.expect(plan.rounds * len(session.planned))
+        candidate = measured(session, session.planned, plan.rounds, course.of())
         apart_s = (time.monotonic() - began_s) / plan.rounds
         num_rounds = plan.rounds
 
@@ -142,8 +173,9 @@ def check(
             say(again_text(len(case_ids), num_rounds // plan.rounds))
             doubtful = [item for item in session.planned if item.case.case_id in case_ids]
             batch = range(num_rounds, num_rounds + plan.rounds)
+            course.expect(len(batch) * len(doubtful))
             for round in spaced(batch, apart_s):
-                rows = measured(session, doubtful, round + 1, on_event)
+                rows = measured(session, doubtful, round + 1, course.of())
             num_rounds = batch.stop
             return rows[rows["round"] >= batch.start]
 
@@ -212,11 +244,6 @@ def measured(
     session: Session, planned: Sequence[Planned], rounds: int, on_event: OnEvent
 ) -> pd.DataFrame:
     """Every row of the session's run, after visiting the planned cases up to that many rounds."""
-
-    def on_news(event: runner.Event) -> None:
-        if event.kind != "skipped":
-            on_event(event)
-
     runner.run(
         planned,
         session.directory,
@@ -224,7 +251,7 @@ def measured(
         rounds=rounds,
         seed=session.request.settings.seed,
         fresh_workers=True,
-        on_event=on_news,
+        on_event=on_event,
     )
     return session.directory.rows()
 

@@ -27,9 +27,10 @@ class Event:
     Args:
         kind: `started`, `phase`, `progress`, `finished` (with the row) or `skipped` (was saved
             before).
-        num_done: Visits that are saved, out of `num_total`.
+        num_done: Visits that are saved, by whichever process, out of `num_total`.
         phase: What the worker is at, with `phase` and `progress`.
         values: The estimate so far, with `progress`.
+        whose: The revision that is measured, where there are several.
     """
 
     kind: str
@@ -40,6 +41,7 @@ class Event:
     phase: str | None = None
     values: Mapping[str, Any] = field(default_factory=dict)
     row: Row | None = None
+    whose: str = ""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -89,7 +91,7 @@ def run(
             saved.
         KeyboardInterrupt: passed on; every finished row is saved.
     """
-    visits = _Visits(run_directory, executor, on_event or _ignore, rounds * len(planned))
+    visits = _Visits(planned, rounds, run_directory, executor, on_event or _ignore)
     warnings = {item.case.case_id: item.warning for item in planned if item.warning is not None}
     alike = _Alike(stop_alike, run_directory)
     if executor.known_machine is not None:
@@ -155,15 +157,18 @@ class _Visits:
 
     def __init__(
         self,
+        planned: Sequence[Planned],
+        rounds: int,
         run_directory: RunDirectory,
         executor: Executor,
         on_event: Callable[[Event], None],
-        num_total: int,
     ) -> None:
         self._directory = run_directory
         self._executor = executor
         self._on_event = on_event
-        self._num_total = num_total
+        self._num_total = rounds * len(planned)
+        every = ((item.case.case_id, round) for round in range(rounds) for item in planned)
+        self._saved = {visit for visit in every if run_directory.has(*visit)}
         self._num_rows: Counter[str] = Counter()
         self._num_skipped = 0
         self._num_left = 0
@@ -216,6 +221,7 @@ class _Visits:
         if not self._directory.has(case.case_id, round):
             return False
         self._num_skipped += 1
+        self._saved.add((case.case_id, round))
         self._tell("skipped", case, round)
         return True
 
@@ -223,6 +229,7 @@ class _Visits:
         self._directory.write_row(row)
         assert row.status is not None
         assert row.round is not None
+        self._saved.add((case.case_id, row.round))
         self._num_rows[row.status] += 1
         self._tell("finished", case, row.round, row=row)
 
@@ -232,7 +239,7 @@ class _Visits:
                 kind=kind,
                 case=case,
                 round=round,
-                num_done=self._num_skipped + self._num_rows.total(),
+                num_done=len(self._saved),
                 num_total=self._num_total,
                 **details,
             )

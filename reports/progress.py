@@ -44,6 +44,7 @@ class Progress:
         self._bar = self._new_bar() if self._console.is_terminal and not is_quiet else None
         self._task: TaskID | None = None
         self._path = ""
+        self._whose = ""
         self._phase = ""
         self._num_done = 0
         self._num_total = 0
@@ -67,6 +68,7 @@ class Progress:
     def show(self, event: "Event") -> None:
         """Take an event of `bench.runner`."""
         self._num_done, self._num_total = event.num_done, event.num_total
+        self._whose = f"{event.whose}  " if event.whose else ""
         match event.kind:
             case "started":
                 self.started(event.case, event.num_done, event.num_total)
@@ -132,7 +134,8 @@ class Progress:
         """A line per case; on a terminal only for failures, above the bar."""
         if self._is_quiet or (self._bar is not None and row.status == "ok"):
             return
-        line = f"[{self._num_done}/{self._num_total}] {row.case_path}  {_result(row)}"
+        number = f"[{self._num_done}/{self._num_total}]"
+        line = f"{number} {self._whose}{row.case_path}  {_result(row)}"
         style = None if row.status == "ok" else "red"
         self._console.print(line, markup=False, highlight=False, soft_wrap=True, style=style)
 
@@ -148,7 +151,7 @@ class Progress:
             completed=self._num_done,
             total=self._num_total or None,
             left=left_text,
-            path=escape(self._path),
+            path=escape(self._whose + self._path),
             state=escape(text),
         )
 

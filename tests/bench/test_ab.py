@@ -125,11 +125,15 @@ def test_rounds_go_a_b_b_a_and_one_worker_lives_at_a_time(monkeypatch):
     monkeypatch.setattr(
         ab,
         "measured",
-        lambda session, planned, rounds, on_event: log.append(f"{session.name}{rounds - 1}"),
+        lambda session, planned, rounds, on_event: log.append(
+            f"{session.name}{rounds - 1}{on_event}"
+        ),
     )
     for round in range(3):
-        ab.take_turns([Turns("A", log), Turns("B", log)], [], round, print)
-    assert [entry for entry in log if "closed" not in entry] == ["A0", "B0", "B1", "A1", "A2", "B2"]
+        ab.take_turns([Turns("A", log), Turns("B", log)], [], round, ["a", "b"])
+    assert [entry for entry in log if "closed" not in entry] == [
+        *("A0a", "B0b", "B1b", "A1a", "A2a", "B2b")
+    ]
     assert log[1::2] == [f"{entry[0]} closed" for entry in log[::2]]
 
 
@@ -163,13 +167,13 @@ def test_a_slower_revision_is_found(tmp_path):
     with pytest.MonkeyPatch.context() as patch:
         patch.syspath_prepend(str(found[0].path))
         patch.setattr(ab, "plan", lambda made, machine: [Planned(case=case)])
-        said = []
+        said, events = [], []
         pair = ab.compare_revisions(
             made,
             found,
             Question(limits=Limits()),
             tmp_path / "out",
-            lambda event: None,
+            events.append,
             said.append,
         )
     sys.modules.pop("mixers", None)
@@ -177,6 +181,10 @@ def test_a_slower_revision_is_found(tmp_path):
     (judged,) = pair.comparison.cases
     assert (judged.verdict, judged.num_rounds) == ("slower", (6, 6))
     assert 1.5 < judged.ratio < 2.2
+    finished = [event for event in events if event.kind == "finished"]
+    assert [event.num_done for event in finished] == list(range(1, 13))
+    assert [event.num_total for event in finished] == [6] * 6 + [12] * 6
+    assert [event.whose for event in finished[:4]] == ["old", "new", "new", "old"]
     assert set(pair.baseline["status"]) == set(pair.candidate["status"]) == {"ok"}
     assert said == [
         "1 case in 3 rounds each of old and new",

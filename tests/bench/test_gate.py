@@ -111,6 +111,10 @@ def test_a_check_measures_a_suspect_in_as_many_rounds_again(check):
     assert said[1:] == ["1 case again, before any of them fails (batch 1 of 3 at most)"]
     assert len(after) == 3 * len(CASES) + 3
     assert "skipped" not in {event.kind for event in events}
+    numbers = [(event.num_done, event.num_total) for event in events if event.kind == "finished"]
+    first = 3 * len(CASES)
+    assert numbers[:first] == [(done, first) for done in range(1, first + 1)]
+    assert numbers[first:] == [(first + done, first + 3) for done in (1, 2, 3)]
 
 
 def test_a_check_forgives_what_was_slow_in_the_first_rounds_only(check):

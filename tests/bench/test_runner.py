@@ -187,7 +187,7 @@ def test_events_tell_what_happens(directory, executor):
     plan = [*PLANNED[:2], Planned(case=CASES[2], reason="no")]
     run(plan, directory, executor, rounds=1, seed=5, on_event=events.append)
     told = [(e.kind, e.case.heads, e.num_done, e.num_total) for e in events]
-    assert told[0] == ("finished", 3, 1, 3)
+    assert told[0] == ("finished", 3, 2, 3)
     assert ("skipped", 1) in [(kind, heads) for kind, heads, _, _ in told]
     kinds = [e.kind for e in events if e.case.heads == 2]
     assert kinds == ["started", "phase", "progress", "finished"]
@@ -196,6 +196,15 @@ def test_events_tell_what_happens(directory, executor):
     assert by_kind["progress"].values == {"latency_ms": 0.5}
     assert by_kind["finished"].row.latency_ms == 0.5
     assert max(e.num_done for e in events) == 3
+
+
+def test_a_resumed_run_goes_on_counting_where_it_stopped(directory, executor):
+    run(PLANNED, directory, executor, rounds=1, seed=5)
+    events = []
+    run(PLANNED, directory, executor, rounds=2, seed=99, on_event=events.append)
+    numbers = [(e.num_done, e.num_total) for e in events if e.kind == "finished"]
+    assert numbers == [(done, 12) for done in range(7, 13)]
+    assert {e.num_done for e in events if e.kind == "skipped"} == {6}
 
 
 def test_a_disk_that_fills_up_stops_the_run_and_keeps_the_rows(directory, executor, monkeypatch):

@@ -125,7 +125,7 @@ def test_events_of_a_run_are_understood(shown):
     progress, stream, clock = shown(is_terminal=True)
 
     def event(kind, done, **details):
-        empty = {"phase": None, "values": {}, "row": None}
+        empty = {"phase": None, "values": {}, "row": None, "whose": ""}
         return SimpleNamespace(
             kind=kind, case=CASE, round=0, num_done=done, num_total=7, **empty | details
         )
@@ -144,6 +144,26 @@ def test_events_of_a_run_are_understood(shown):
     text = _plain(stream)
     for part in ("first call", "3.00 ms after 12 samples", "2/7", "10.0 s left"):
         assert part in text
+
+
+def test_a_line_names_the_revision_where_there_are_several(shown):
+    progress, stream, _ = shown()
+    with progress:
+        for done, whose in ((1, "main (0a1b2c3)"), (2, "working tree")):
+            progress.show(
+                SimpleNamespace(
+                    kind="finished",
+                    case=CASE,
+                    num_done=done,
+                    num_total=2,
+                    row=_row(),
+                    whose=whose,
+                )
+            )
+    assert stream.getvalue().splitlines() == [
+        "[1/2] main (0a1b2c3)  layer/ena/[red]flex/fwd/B1  1.50 ms",
+        "[2/2] working tree  layer/ena/[red]flex/fwd/B1  1.50 ms",
+    ]
 
 
 def test_an_interrupt_passes_and_leaves_the_terminal_clean(shown):
