@@ -9,6 +9,7 @@ import click
 from bench.errors import UsageError
 from bench.options import (
     FriendlyGroup,
+    ci_grid_options,
     grid_options,
     json_option,
     limit_options,
@@ -304,9 +305,9 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
 @main.command()
 @click.argument("ref_a")
 @click.argument("ref_b", required=False)
-@grid_options
+@ci_grid_options
 @limit_options
-@click.option("--rounds", default=5, help="Visits to each case by each revision.")
+@click.option("--rounds", default=5, help="Visits by each revision; a CPU needs 10 or more.")
 @measure_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for both runs.")
 @output_options
@@ -314,7 +315,7 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
     """Compare two git revisions, measured in turn on this machine: A B, B A, A B, ...
 
     REF_B is the working tree unless given. Each revision has a worktree and workers of its own;
-    kernels may differ. Without --preset or --grid the preset ci. Exit codes as for check.
+    kernels may differ. Exit codes as for check.
     """
     from bench import ab as pairs
     from bench.session import new_run_path

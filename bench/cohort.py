@@ -8,7 +8,7 @@ from typing import Any, Protocol
 import numpy as np
 import pandas as pd
 
-from bench.resample import Floats
+from bench.rounds import Floats
 from bench.verdict import METRICS
 
 Record = Mapping[str, Any]

@@ -21,12 +21,12 @@ from bench.comparison import CaseComparison, Comparison, Geomean
 from bench.resample import (
     ASSUMED_SPREAD,
     FEWEST_ROUNDS,
-    Floats,
     Ratio,
     Rounds,
     Side,
     compare_sides,
 )
+from bench.rounds import Floats
 from bench.verdict import (
     AMBIGUOUS,
     BROKEN,
@@ -213,7 +213,7 @@ class _Sides:
         candidate = replace(_side(new, anchors[1], metric), least_spread=self.usual_spreads[1])
         own_seed = [seed, zlib.crc32(known.case_id.encode())]
         found = ratio_of(baseline, candidate, self.limits, own_seed)
-        baseline_ms, candidate_ms = _centre_ms(baseline), _centre_ms(candidate)
+        baseline_ms, candidate_ms = baseline.centre_ms, candidate.centre_ms
         bound = self.limits.bound(found.noise_floor, baseline_ms)
         compared = replace(
             known,
@@ -259,10 +259,6 @@ def _side(case: Cohort, anchor: Cohort | None, metric: str) -> Side:
     others = anchor.samples(metric)
     common = [key for key in rounds if key in others]
     return Side(rounds=[rounds[key] for key in common], anchors=[others[key] for key in common])
-
-
-def _centre_ms(side: Side) -> float:
-    return float(np.exp(Side(rounds=side.rounds).centre))
 
 
 def _judged(

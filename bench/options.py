@@ -66,8 +66,12 @@ def _split(ctx: click.Context, option: click.Parameter, values: tuple[str, ...])
     return [part.strip() for value in values for part in value.split(",")]
 
 
-def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
-    """Which cases: a preset or a file, and an option for each axis."""
+def grid_options(command: Callable[..., Any], *, preset: str = "quick") -> Callable[..., Any]:
+    """Which cases: a preset or a file, and an option for each axis.
+
+    Args:
+        preset: What the command takes where neither is given.
+    """
     for axis in reversed(AXES):
         command = click.option(
             f"--{axis.replace('_', '-')}",
@@ -84,8 +88,13 @@ def grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
         type=click.Path(path_type=Path),
         help="Your own grid, a TOML file.",
     )
-    preset = click.option("--preset", help="A shipped grid; quick without --grid.")
-    return preset(grid(command))
+    shipped = click.option("--preset", help=f"A shipped grid; {preset} without --grid.")
+    return shipped(grid(command))
+
+
+def ci_grid_options(command: Callable[..., Any]) -> Callable[..., Any]:
+    """The same for what a gate measures."""
+    return grid_options(command, preset="ci")
 
 
 def measure_options(command: Callable[..., Any]) -> Callable[..., Any]:

@@ -16,12 +16,11 @@ import numpy as np
 from numpy.typing import NDArray
 from scipy import stats
 
-Floats = NDArray[np.float64]
+from bench.rounds import Floats, centre_ms, trimmed_mean
+
 Integers = NDArray[np.int64]
 Rounds = Sequence[Floats]
 
-TRIMMED = 0.1
-"""Share of the rounds at each end that does not count for the centre of a side."""
 FEWEST_ROUNDS = 3
 """Fewer rounds say nothing about how much rounds differ; then `ASSUMED_SPREAD` stands in."""
 ASSUMED_SPREAD = 0.10
@@ -77,6 +76,11 @@ class Side:
     def centre(self) -> float:
         """The trimmed mean of `log_medians`."""
         return float(trimmed_mean(self.log_medians))
+
+    @property
+    def centre_ms(self) -> float:
+        """The latency by all rounds, whatever they are relative to."""
+        return centre_ms([float(np.median(samples)) for samples in self.rounds])
 
     def draw(self, num_draws: int, rng: np.random.Generator) -> Floats:
         """Centres of `num_draws` bootstrap sets of rounds, each of as many rounds."""
@@ -149,18 +153,6 @@ def compare_sides(
         noise_floor=_noise_floor(baseline, candidate, num_draws, rng),
         log_draws=log_ratio + widening * (log_draws - log_ratio),
     )
-
-
-def trimmed_mean(values: Floats) -> Floats:
-    """Mean along the last axis without `TRIMMED` of the values at each end, fractions counted.
-
-    Five values have weights 1/8, 1/4, 1/4, 1/4, 1/8 by size; of ten the two extreme ones have none.
-    """
-    edges = np.arange(values.shape[-1] + 1) / values.shape[-1]
-    kept = np.minimum(edges[1:], 1.0 - TRIMMED) - np.maximum(edges[:-1], TRIMMED)
-    weights = np.clip(kept, 0.0, None)
-    centre: Floats = np.sort(values, axis=-1) @ (weights / weights.sum())
-    return centre
 
 
 def _noise_floor(

@@ -12,6 +12,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from bench.rounds import centre_ms
 from bench.row import STATUSES, Row
 from bench.stats import median, median_interval, quantile
 from reports import run_labels, series, speedup
@@ -112,11 +113,13 @@ def records(frame: pd.DataFrame) -> list[Record]:
 def combine_rounds(rows: Sequence[Record]) -> list[Record]:
     """One record per case of a run.
 
-    Samples of all successful rounds are pooled; the latency is their median. Its interval is
-    widened to contain the median of every round, because rounds differ by more than samples do,
-    and to 5% on either side where fewer than 6 samples cannot say it. Memory and errors are the
-    largest of the rounds. A case is `incorrect` or `fallback` if any round was; any other failure
-    beside a success becomes a warning; without a success the last failure stands.
+    The latency is the centre of the rounds' medians, as in a comparison: a round counts once,
+    however many samples it had time for. Quantiles and the interval are of the samples of all
+    successful rounds; the interval is widened to contain the median of every round, because rounds
+    differ by more than samples do, and to 5% on either side where fewer than 6 samples cannot say
+    it. Memory and errors are the largest of the rounds. A case is `incorrect` or `fallback` if any
+    round was; any other failure beside a success becomes a warning; without a success the last
+    failure stands.
     """
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for index, row in enumerate(rows):
@@ -234,7 +237,7 @@ def widened(case: Mapping[str, Any]) -> tuple[float, float]:
 def _pool(base: Record, good: list[Record]) -> None:
     samples = [float(s) for r in good for s in r["samples_ms"] or ()]
     medians = [r["latency_ms"] for r in good]
-    middle = median(samples) if samples else median(medians)
+    middle = centre_ms(medians)
     lo, hi = median_interval(samples or medians)
     lows, highs = (_known(good, n) for n in _LATENCY[1:3])
     base |= {

@@ -11,9 +11,9 @@ from bench.resample import (
     FEWEST_ROUNDS,
     Side,
     compare_sides,
-    trimmed_mean,
     welch_freedom,
 )
+from bench.rounds import trimmed_mean
 
 TIMES = st.lists(st.floats(1e-3, 1e3), min_size=1, max_size=7)
 
@@ -64,19 +64,6 @@ def test_the_spread_within_rounds_agrees_with_scipys_bootstrap():
     # of three rounds trimming leaves nearly a mean
     expected = of_one_round / np.sqrt(num_rounds) * np.sqrt(num_rounds / (num_rounds - 1))
     assert drawn.std() == pytest.approx(expected, rel=0.05)
-
-
-@given(st.lists(st.floats(-50, 50), min_size=10, max_size=10))
-def test_the_centre_of_ten_rounds_is_scipys_trimmed_mean(values):
-    assert trimmed_mean(np.array(values)) == pytest.approx(stats.trim_mean(values, 0.1), abs=1e-9)
-
-
-def test_the_centre_counts_fractions_of_rounds():
-    assert trimmed_mean(np.array([1000.0, 4.0, 2.0, 8.0, 0.0])) == pytest.approx(
-        (0 + 1000) / 8 + (2 + 4 + 8) / 4
-    )
-    assert trimmed_mean(np.array([3.0])) == 3.0
-    assert trimmed_mean(np.array([3.0, 5.0])) == 4.0
 
 
 @given(

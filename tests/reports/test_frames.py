@@ -1,13 +1,14 @@
 """Rows become one line per case, and nothing is lost on the way."""
 
 import math
-import statistics
 
 import numpy as np
 import pandas as pd
 import pytest
 
+from bench.compare import compare
 from reports import frames
+from tests.comparing import case_of, rows_of
 
 
 def _tidy(rows):
@@ -51,8 +52,9 @@ def test_a_single_round_keeps_its_own_numbers(row):
 def test_rounds_are_pooled_and_the_interval_contains_every_round(row):
     rounds = [row(round=r, latency_ms=ms) for r, ms in enumerate((2.0, 3.0, 2.2))]
     (case,) = _tidy(rounds)
-    pooled = [s for r in rounds for s in r["samples_ms"]]
-    assert case["latency_ms"] == statistics.median(pooled)
+    # a tenth is trimmed at each end: weights 7 to 10 to 7
+    middle = np.exp((7 * np.log(2.0) + 10 * np.log(2.2) + 7 * np.log(3.0)) / 24)
+    assert case["latency_ms"] == pytest.approx(middle)
     assert case["latency_ms_lo"] <= 2.0
     assert case["latency_ms_hi"] >= 3.0
     assert case["num_samples"] == 18
@@ -64,10 +66,26 @@ def test_pooled_memory_is_the_largest_of_the_rounds(row):
     assert _tidy(rounds)[0]["peak_memory_mib"] == 310.0
 
 
+def test_a_round_counts_once_however_many_samples_it_had_time_for(row):
+    few, many = ([2.0] * 7, [3.0] * 700)
+    rounds = [row(round=r, latency_ms=s[0], samples_ms=s) for r, s in enumerate((few, many))]
+    (case,) = _tidy(rounds)
+    assert case["latency_ms"] == pytest.approx(6**0.5)
+
+
+def test_a_report_and_a_comparison_give_a_case_the_same_latency():
+    run = rows_of([case_of(3)], rounds=4, between=0.3, seed=5)
+    run["samples_ms"] = [list(s) * (1 + 9 * (i == 2)) for i, s in enumerate(run["samples_ms"])]
+    (shown,) = _tidy(frames.records(run))
+    (compared,) = compare(run, run).cases
+    assert shown["latency_ms"] == pytest.approx(compared.baseline_ms, rel=1e-12)
+
+
 def test_rounds_without_samples_use_their_medians_and_intervals(row):
     rounds = [row(round=r, latency_ms=ms, samples_ms=None) for r, ms in enumerate((2.0, 2.4, 2.6))]
     (case,) = _tidy(rounds)
-    assert case["latency_ms"] == 2.4
+    middle = np.exp((7 * np.log(2.0) + 10 * np.log(2.4) + 7 * np.log(2.6)) / 24)
+    assert case["latency_ms"] == pytest.approx(middle)
     assert case["latency_ms_lo"] == pytest.approx(1.98)
     assert case["latency_ms_hi"] == pytest.approx(2.626)
 
