@@ -5,6 +5,8 @@ tokens; results are stored as ``[B, L, H, D]``, so that merging heads copies not
 heads are not repeated. The operators trace, and capture into CUDA graphs.
 """
 
+from functools import lru_cache
+
 import torch
 import triton
 import triton.language as tl
@@ -13,6 +15,7 @@ from torch import Tensor
 from ena_kernels.autograd import call, differentiable
 from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.errors import UnsupportedError
+from ena_kernels.launches import Launch
 from ena_kernels.operands import dense, on_its_device, refuse_derivative, require_kernels
 from ena_kernels.sliding_tile.backward_kernel import (
     sliding_tile_bwd_dkdv_kernel,
@@ -120,10 +123,28 @@ def _launch(kernel, name, arguments, strided, streamed, geometry, own):
         own: Arguments that this kernel alone has.
     """
     q = strided[0]
+    strides = tuple(x.stride()[:3] for x in strided)
+    # what Triton compiles for, beside shapes and strides
+    aligned = tuple(x.data_ptr() % 16 == 0 for x in arguments if isinstance(x, Tensor))
+    is_alike = streamed[0].stride(2) == streamed[1].stride(2)
+    options = tuple(own.items()), is_alike, aligned
+    num_heads = q.shape[0] * arguments[-2]
+    for launch, numbers in _planned(
+        kernel, name, q.device, q.dtype, q.shape, num_heads, strides, geometry, options
+    ):
+        launch(*arguments, *numbers)
+
+
+# Python's time at a launch is seen where sequences are short, so what repeats is kept.
+
+
+@lru_cache(maxsize=1024)
+def _planned(kernel, name, _device, dtype, shape, num_heads, strides, geometry, options):
+    """Launches for tiles and for text, each with the numbers after the first arguments."""
     canvas, _, tile, _ = geometry
     grid, seen, steps, rows, sides, is_cut = layout(*geometry)
-    volume, canvas_len, (B, _, L, D) = num_tokens(tile), num_tokens(canvas), q.shape
-    strides = [x.stride()[:3] for x in strided]
+    volume, canvas_len, (_, _, L, D) = num_tokens(tile), num_tokens(canvas), shape
+    own, is_alike, _ = options
     reach = sum((t - 1) * row for t, row in zip(tile, rows, strict=True))
     widest = max(stride[2] for stride in strides)
     shared = {
@@ -134,37 +155,33 @@ def _launch(kernel, name, arguments, strided, streamed, geometry, own):
         "HAS_TEXT": canvas_len < L,
         "D": D,
         "BLOCK_D": padded_head_dim(D),
-        "ALIKE": streamed[0].stride(2) == streamed[1].stride(2),
+        "ALIKE": is_alike,
         "OFFSET": tl.int64 if max(reach, 128) * widest >= FAR else tl.int32,
-        **own,
+        **dict(own),
     }
-    num_heads = B * arguments[-2]
+    launches = []
     for is_text in (False, True) if canvas_len < L else (False,):
-        sizes = config(name, D, q.element_size(), None if is_text else volume)
+        sizes = config(name, D, dtype.itemsize, None if is_text else volume)
         own_rows = sizes.block_n if name == "dkdv" else sizes.block_m
         if is_text:
             num_blocks = triton.cdiv(L - canvas_len, own_rows)
         else:
             num_blocks = num_tokens(grid) * triton.cdiv(volume, own_rows)
-        kernel[(num_blocks * num_heads,)](
-            *arguments,
-            canvas_len,
-            num_blocks,
-            *strides,
-            grid,
-            grid if is_text else seen,
-            steps,
-            rows,
-            sides,
-            **shared,
-            IS_TEXT=is_text,
-            BLOCK_M=sizes.block_m,
-            BLOCK_N=sizes.block_n,
-            SPLIT_M=is_box(sizes.block_m, tile),
-            SPLIT_N=is_box(sizes.block_n, tile),
+        constants = shared | {
+            "IS_TEXT": is_text,
+            "BLOCK_M": sizes.block_m,
+            "BLOCK_N": sizes.block_n,
+            "SPLIT_M": is_box(sizes.block_m, tile),
+            "SPLIT_N": is_box(sizes.block_n, tile),
+        }
+        launch = Launch(
+            *(kernel, num_blocks * num_heads, constants),
             num_warps=sizes.num_warps,
             num_stages=sizes.num_stages,
         )
+        where = grid, grid if is_text else seen, steps, rows, sides
+        launches.append((launch, (canvas_len, num_blocks, *strides, *where)))
+    return launches
 
 
 def _heads_last(x: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from ena_kernels.attention import checks
 from ena_kernels.canvas import attended_fraction, tiled_order, visible_tiles
 from ena_kernels.errors import ShapeError, UnsupportedError
-from ena_kernels.sliding_tile import eager, flex, flex_flash, natten
+from ena_kernels.sliding_tile import api, eager, flex, flex_flash, natten
 from ena_kernels.sliding_tile.api import IMPLS, sliding_tile
 from ena_kernels.sliding_tile.reference import reference_rows
 from ena_kernels.sliding_tile.tiling import tile, untile
@@ -322,6 +322,50 @@ def test_wrong_arguments_say_what_was_wrong_and_what_to_try(tensors, options, wo
     assert [line.split(":")[0] for line in text.splitlines()[1:]] == ["Expected", "Try"]
     for word in words:
         assert word in text
+
+
+ROW = torch.zeros(1, 4, 96, 8)
+
+
+@pytest.mark.parametrize(
+    ("tensors", "options", "words"),
+    [
+        ((ROW, ROW.mT.contiguous().mT, ROW), {}, "k has strides"),
+        ((ROW, ROW, ROW.double()), {}, "v is torch.float64"),
+        ((ROW, ROW.to("meta"), ROW), {}, "k is on meta"),
+        ((ROW,) * 3, {"canvas": (True, 96)}, "is not a grid of tokens"),
+        ((ROW,) * 3, {"tile": (1.0, 8)}, "is not a grid of tokens|not divisible"),
+        ((ROW,) * 3, {"text_tokens": False}, "text_tokens is False"),
+        ((ROW,) * 3, {"scale": math.nan}, "scale is nan"),
+        ((ROW,) * 3, {"pad": "one"}, "pad 'one' is unknown"),
+    ],
+)
+def test_a_valid_call_vouches_for_no_other(tensors, options, words):
+    valid = {"canvas": (1, 96), "tile": (1, 8), "window": (1, 24), "text_tokens": 0}
+    for _ in range(2):
+        sliding_tile(ROW, ROW, ROW, **valid)
+    with pytest.raises(ShapeError, match=words):
+        sliding_tile(*tensors, **(valid | options))
+
+
+def test_only_so_many_calls_are_kept(monkeypatch):
+    monkeypatch.setattr(api, "_CALLS", {})
+    monkeypatch.setattr(api, "MOST_CALLS", 3)
+    for scale in range(8):
+        sliding_tile(ROW, ROW, ROW, canvas=(96,), tile=(8,), window=(8,), scale=scale / 8)
+        assert 0 < len(api._CALLS) <= 3
+
+
+def test_calls_that_differ_in_one_option_are_told_apart():
+    q, k, v = oracle.inputs(96, 2, 2, torch.float64, head_dim=8)
+    options = {"canvas": (8, 12), "tile": (4, 3), "window": (4, 9)}
+    others = {"window": (8, 9), "tile": (2, 3), "scale": 0.1, "order": "tiled"}
+    outs = [sliding_tile(q, k, v, **(options | {name: x})) for name, x in others.items()]
+    outs.append(sliding_tile(q, k, v, **options))
+    for i, name in enumerate(others):
+        expected = sliding_tile(q, k, v, impl="reference", **(options | {name: others[name]}))
+        torch.testing.assert_close(outs[i], expected)
+        assert not torch.allclose(outs[i], outs[-1])
 
 
 def test_an_unknown_impl_is_answered_with_the_known_ones():
