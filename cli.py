@@ -362,7 +362,9 @@ def doctor(as_json: bool) -> None:
     """The machine, what is installed, what makes timings unreliable, and the cure."""
     from dataclasses import asdict
 
+    from bench import listing
     from bench.machine import checks, facts
+    from reports import doctor as told
 
     machine = facts()
     found = checks(machine)
@@ -370,10 +372,8 @@ def doctor(as_json: bool) -> None:
         listed = {"machine": asdict(machine), "checks": [asdict(check) for check in found]}
         click.echo(json.dumps(listed))
         return
-    for check in found:
-        click.echo(f"{'ok  ' if check.ok else 'LOOK'}  {check.name:<18} {check.text}")
-        if not check.ok and check.cure:
-            click.echo(f"{'':<26}try: {check.cure}")
+    able = listing.contenders("cuda" if machine.cuda_available else "cpu")
+    click.echo(told.screen(machine, found, able))
 
 
 if __name__ == "__main__":

@@ -14,6 +14,7 @@ from bench.decision import Question, Rows, settled
 from bench.executor import Executor
 from bench.gate import Course, OnEvent, Plan, Say, again_text, begun, measured, spaced
 from bench.grid import Planned
+from bench.listing import left_out
 from bench.session import Request, Session, decided, plan
 from bench.worktree import Revision, RevisionExecutor
 
@@ -54,6 +55,8 @@ def compare_revisions(
             f"{units.plural(runnable, 'case')} in {units.plural(made.rounds, 'round')} each of "
             f"{found[0].name} and {found[1].name}"
         )
+        for line in left_out(made.named, sessions[0].planned):
+            say(line)
         course = Course(on_event)
         course.expect(made.rounds * len(sessions) * len(sessions[0].planned))
         listeners = [course.of(revision.name) for revision in found]

@@ -10,6 +10,16 @@ from ena_kernels.scans.catalog import SCANS, scan_passes, scan_reason
 Rows = list[dict[str, Any]]
 _EXAMPLES = {"1-D": (4096,), "2-D": (64, 64), "3-D": (16, 16, 16)}
 _EXAMPLE_HEADS = 12
+_LEFT_EMPTY = {
+    "sparsity": "sparsity_target",
+    "tile": "tile",
+    "window": "window",
+    "scan": "scan",
+    "scan_variant": "scan_variant",
+    "interleave": "interleave",
+    "permute": "permute",
+}
+"""The field of a case that is None where an axis means nothing."""
 
 
 def contenders(device: str) -> Rows:
@@ -42,6 +52,26 @@ def presets() -> Rows:
 def cases(planned: Sequence[Planned]) -> Rows:
     """Planned cases, and why any cannot run."""
     return [{"case": p.case.case_path, "here": p.reason or "yes"} for p in planned]
+
+
+def left_out(named: Sequence[str], planned: Sequence[Planned]) -> list[str]:
+    """What means nothing to some contenders of the axes that a user named, a sentence for each."""
+    told = []
+    if {"sparsity", "window"} <= set(named):
+        told.append("--sparsity is left out: --window says what is attended")
+        named = [axis for axis in named if axis != "sparsity"]
+    for axis in named:
+        field = _LEFT_EMPTY.get(axis)
+        if field is None:
+            continue
+        meant = {p.case.contender for p in planned if getattr(p.case, field) is not None}
+        others = dict.fromkeys(p.case.contender for p in planned if p.case.contender not in meant)
+        if others:
+            told.append(
+                f"--{axis.replace('_', '-')} means nothing to {' and '.join(others)}, and is left "
+                "out of their cases"
+            )
+    return told
 
 
 def scans() -> Rows:

@@ -270,18 +270,26 @@ def refuse_with_resume() -> None:
 
 
 def show_plan(made: "Request", *, as_json: bool) -> None:
-    """Print the cases of a request and why any cannot run; nothing is measured."""
+    """Print the cases of a request and why any cannot run; nothing is measured.
+
+    Exit code 1 if none can run, as of the run itself.
+    """
     from bench import listing, session, units
     from bench.machine import facts
 
     planned = session.plan(made, facts())
     rows = listing.cases(planned)
+    num_runnable = sum(item.reason is None for item in planned)
     if as_json:
         click.echo(json.dumps(rows))
-        return
-    click.echo(listing.text(rows))
-    num_runnable = sum(item.reason is None for item in planned)
-    click.echo(
-        f"{units.plural(len(planned), 'case')}, {num_runnable} can run here, "
-        f"{units.plural(made.rounds, 'visit')} each"
-    )
+    else:
+        for line in listing.left_out(made.named, planned):
+            click.echo(f"note         {line}", err=True)
+        click.echo(listing.text(rows))
+        click.echo(
+            f"{units.plural(len(planned), 'case')}, {num_runnable} can run here, "
+            f"{units.plural(made.rounds, 'visit')} each"
+        )
+    if not num_runnable:
+        click.echo("No case could run here.", err=True)
+        click.get_current_context().exit(1)

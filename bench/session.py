@@ -24,13 +24,18 @@ DEFAULT_TIMEOUT_S = 300.0
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Request:
-    """What the user asked for, before any machine was looked at."""
+    """What the user asked for, before any machine was looked at.
+
+    Args:
+        named: The axes that the command line named.
+    """
 
     grid: Grid
     settings: "Settings"
     device: str = "auto"
     timeout_s: float = DEFAULT_TIMEOUT_S
     rounds: int = 1
+    named: tuple[str, ...] = ()
 
     def options(self) -> dict[str, Any]:
         """The part of it that run.toml keeps."""
@@ -86,6 +91,7 @@ def request(
         device=device,
         timeout_s=timeout_s,
         rounds=rounds,
+        named=tuple(axis for axis, values in axes.items() if values),
     )
 
 

@@ -155,7 +155,8 @@ def judged_text(found: Comparison) -> str:
         return _unjudged_text(gated)
     which = "all" if len(sizes) == len(gated) else f"{len(sizes)} of {len(gated)}"
     if len(gated) == 1:
-        return f"it could be judged: a slow-down of {_size(sizes[0])} would have shown"
+        which = "it" if len(found.cases) == 1 else "the one beside the control"
+        return f"{which} could be judged: a slow-down of {_size(sizes[0])} would have shown"
     text = f"{which} could be judged: a slow-down of {_size(sizes[-1])} would have shown in each"
     return text if len(sizes) == 1 else f"{text}, one of {_size(sizes[0])} in the steadiest"
 

@@ -7,14 +7,15 @@ from typing import Any
 
 import click
 
-from bench import runner, session
+from bench import listing, runner, session
 from reports.progress import Progress
 
 FAILURES = ("incorrect", "fallback", "crashed", "failed", "timeout")
 
 
 def measure(active: session.Session, options: dict[str, Any]) -> runner.Summary:
-    """Measure what a session has planned; say first what other programs do to the timings.
+    """Measure what a session has planned; say first what other programs do to the timings, and
+    which options mean nothing to some cases.
 
     Raises:
         StorageError, EnaBenchError, KeyboardInterrupt: as `bench.runner.run`.
@@ -22,6 +23,8 @@ def measure(active: session.Session, options: dict[str, Any]) -> runner.Summary:
     if not options["as_json"]:
         for line in session.disturbances(active.request.device, active.executor.machine()):
             click.echo(f"warning      {line}", err=True)
+        for line in listing.left_out(active.request.named, active.planned):
+            click.echo(f"note         {line}", err=True)
     # a resumed run takes an order of its own: others may be at work in its directory
     own_order = os.getpid() if options.get("resume") else 0
     with Progress(is_quiet=options["as_json"]) as progress:

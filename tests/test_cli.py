@@ -278,6 +278,26 @@ def test_a_dry_run_lists_cases_and_measures_nothing(no_worker, tmp_path, monkeyp
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.parametrize("form", [[], ["--json"]])
+def test_a_dry_run_where_nothing_can_run_says_so_and_fails_as_the_run_would(no_worker, form):
+    done = ena_bench("run", "--dry-run", *TINY[:4], "--impl", "sdpa_cudnn", *TINY[6:], *form)
+    assert done.exit_code == 1
+    assert "No case could run here" in done.stderr
+    assert "sdpa_cudnn" in done.stdout
+
+
+def test_what_an_option_means_nothing_to_is_said_once(no_worker):
+    asked = ["run", "--dry-run", "--level", "op", "--contender", "attention,delta_rule", *TINY[4:]]
+    done = ena_bench(*asked, "--sparsity", "0.5,0.9", "--mode", "fwd,fwdbwd")
+    assert done.exit_code == 0
+    said = [line for line in done.stderr.splitlines() if "sparsity" in line]
+    assert said == [
+        "note         --sparsity means nothing to attention and delta_rule, and is left out of "
+        "their cases"
+    ]
+    assert ena_bench(*asked, "--sparsity", "0.5", "--json").stderr == ""
+
+
 def test_a_run_where_nothing_could_be_measured_fails(no_worker, tmp_path):
     done = ena_bench("run", *TINY[:4], "--impl", "sdpa_cudnn", *TINY[6:], "-o", tmp_path / "run")
     assert done.exit_code == 1
@@ -409,6 +429,10 @@ def test_doctor_tells_facts_and_cures():
         assert f"{'ok  ' if check['ok'] else 'LOOK'}  {check['name']}" in done.stdout
         if check["cure"] and not check["ok"]:
             assert f"try: {check['cure']}" in done.stdout
+    facts = document["machine"]
+    for text in (facts["cpu_name"], f"torch {facts['torch']}", f"Python {facts['python']}"):
+        assert text in done.stdout
+    assert " run on cpu; `ena-bench list contenders` says which" in done.stdout
 
 
 def test_verify_compares_and_times_nothing(tmp_path, monkeypatch):

@@ -7,7 +7,7 @@ import pytest
 from bench import listing
 from bench.case import Case
 from bench.contenders import registry
-from bench.grid import Planned, preset_names
+from bench.grid import Planned, expand, override, parse_grid, preset_names
 from ena_kernels.scans.catalog import SCANS
 
 CASE = Case(level="op", contender="attention", impl="eager", mode="fwd", canvas=(37,))
@@ -74,3 +74,28 @@ def test_text_is_aligned_columns_under_their_names():
     rows = [{"name": "a", "number": 12, "why": "short"}, {"name": "bcdef", "number": 3, "why": ""}]
     assert listing.text(rows) == "name   number  why\na      12      short\nbcdef  3"
     assert listing.text([]) == ""
+
+
+def two_contenders(**axes):
+    text = '[[cases]]\ncontender = ["ena", "transformer"]\ncanvas = ["24x32"]'
+    return expand(override(parse_grid(text, name="two"), axes), device="cpu")
+
+
+def test_named_axes_that_mean_nothing_to_a_contender_are_told_and_no_others():
+    planned = two_contenders()
+    assert listing.left_out(["sparsity", "scan", "heads"], planned) == [
+        "--sparsity means nothing to transformer, and is left out of their cases",
+        "--scan means nothing to transformer, and is left out of their cases",
+    ]
+    assert listing.left_out([], planned) == []
+    of_ena = [p for p in planned if p.case.contender == "ena"]
+    assert listing.left_out(["sparsity"], of_ena) == []
+
+
+def test_a_sparsity_beside_a_window_is_told_to_be_dropped():
+    axes = {"window": ["8x16"], "sparsity": ["0.5"]}
+    planned = two_contenders(contender=["ena"], **axes)
+    assert {p.case.sparsity_target for p in planned} == {None}
+    assert listing.left_out(list(axes), planned) == [
+        "--sparsity is left out: --window says what is attended"
+    ]
