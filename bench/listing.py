@@ -56,10 +56,11 @@ def cases(planned: Sequence[Planned]) -> Rows:
 
 def left_out(named: Sequence[str], planned: Sequence[Planned]) -> list[str]:
     """What means nothing to some contenders of the axes that a user named, a sentence for each."""
-    told = []
+    told: list[str] = []
     if {"sparsity", "window"} <= set(named):
         told.append("--sparsity is left out: --window says what is attended")
         named = [axis for axis in named if axis != "sparsity"]
+    axes: dict[tuple[str, ...], list[str]] = {}
     for axis in named:
         field = _LEFT_EMPTY.get(axis)
         if field is None:
@@ -67,10 +68,13 @@ def left_out(named: Sequence[str], planned: Sequence[Planned]) -> list[str]:
         meant = {p.case.contender for p in planned if getattr(p.case, field) is not None}
         others = dict.fromkeys(p.case.contender for p in planned if p.case.contender not in meant)
         if others:
-            told.append(
-                f"--{axis.replace('_', '-')} means nothing to {' and '.join(others)}, and is left "
-                "out of their cases"
-            )
+            axes.setdefault(tuple(others), []).append(f"--{axis.replace('_', '-')}")
+    for contenders, options in axes.items():
+        verbs = ("means", "is") if len(options) == 1 else ("mean", "are")
+        told.append(
+            f"{' and '.join(options)} {verbs[0]} nothing to {' and '.join(contenders)}, and "
+            f"{verbs[1]} left out there"
+        )
     return told
 
 

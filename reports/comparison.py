@@ -157,8 +157,8 @@ def judged_text(found: Comparison) -> str:
     if len(gated) == 1:
         which = "it" if len(found.cases) == 1 else "the one beside the control"
         return f"{which} could be judged: a slow-down of {_size(sizes[0])} would have shown"
-    text = f"{which} could be judged: a slow-down of {_size(sizes[-1])} would have shown in each"
-    return text if len(sizes) == 1 else f"{text}, one of {_size(sizes[0])} in the steadiest"
+    text = f"{which} could be judged: a slow-down of {_size(sizes[-1])} would have shown"
+    return text if len(sizes) == 1 else f"{text} in each, one of {_size(sizes[0])} in the steadiest"
 
 
 def _unjudged_text(gated: Sequence[CaseComparison]) -> str:

@@ -19,6 +19,7 @@ def write(
     baseline: Run,
     candidate: Run,
     *,
+    problems: Sequence[str] = (),
     markdown: Path | None = None,
     junit: Path | None = None,
     environment: Mapping[str, str] = os.environ,
@@ -28,7 +29,7 @@ def write(
     Raises:
         StorageError: a file cannot be written.
     """
-    page = comparison_markdown.page(found, baseline, candidate)
+    page = comparison_markdown.page(found, baseline, candidate, problems=problems)
     lines = []
     for path, text in ((markdown, page), (junit, comparison_junit.page(found))):
         if path is not None:
@@ -47,7 +48,7 @@ def tell(
     else:
         click.echo(screen(found, *runs, problems=problems))
     pages = {name: options[name] for name in ("markdown", "junit")}
-    for line in write(found, *runs, **pages):
+    for line in write(found, *runs, problems=problems, **pages):
         click.echo(line, err=True)
 
 

@@ -1,5 +1,7 @@
 """A comparison as Markdown: the comment on a pull request, the summary of a CI job."""
 
+from collections.abc import Sequence
+
 from bench import units
 from bench.comparison import CaseComparison, Comparison
 from bench.verdict import BROKEN, MORE, SAME, SLOWER
@@ -28,7 +30,7 @@ _COLUMNS = (
 )
 
 
-def page(found: Comparison, baseline: Run, candidate: Run) -> str:
+def page(found: Comparison, baseline: Run, candidate: Run, *, problems: Sequence[str] = ()) -> str:
     """The verdict first, then what needs a look, then everything else folded away."""
     cases = by_alarm(found.cases)
     loud = [c for c in cases if c.verdict != SAME or c.is_regression]
@@ -43,7 +45,7 @@ def page(found: Comparison, baseline: Run, candidate: Run) -> str:
         *([table(_table(loud))] if loud else []),
         _items([f"{case.case_path}: {reason_text(case)}" for case in loud if reason_text(case)]),
         *_folded(f"{units.plural(len(quiet), 'case')} without a difference", quiet),
-        _items(list(found.notes)),
+        _items([*found.notes, *problems]),
         _items([f"baseline: {' | '.join(baseline.lines)}"]),
         _items([f"candidate: {' | '.join(candidate.lines)}"]),
     ]

@@ -292,8 +292,7 @@ def test_what_an_option_means_nothing_to_is_said_once(no_worker):
     assert done.exit_code == 0
     said = [line for line in done.stderr.splitlines() if "sparsity" in line]
     assert said == [
-        "note         --sparsity means nothing to attention and delta_rule, and is left out of "
-        "their cases"
+        "note         --sparsity means nothing to attention and delta_rule, and is left out there"
     ]
     assert ena_bench(*asked, "--sparsity", "0.5", "--json").stderr == ""
 

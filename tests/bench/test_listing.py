@@ -84,8 +84,7 @@ def two_contenders(**axes):
 def test_named_axes_that_mean_nothing_to_a_contender_are_told_and_no_others():
     planned = two_contenders()
     assert listing.left_out(["sparsity", "scan", "heads"], planned) == [
-        "--sparsity means nothing to transformer, and is left out of their cases",
-        "--scan means nothing to transformer, and is left out of their cases",
+        "--sparsity and --scan mean nothing to transformer, and are left out there"
     ]
     assert listing.left_out([], planned) == []
     of_ena = [p for p in planned if p.case.contender == "ena"]

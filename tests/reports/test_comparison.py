@@ -114,6 +114,13 @@ def test_the_markdown_page_folds_what_is_the_same(found, pair):
     assert "&lt;at&gt; a\\|b" in loud
 
 
+def test_the_markdown_page_tells_what_is_wrong_with_the_runs(found, pair, tmp_path):
+    page = tmp_path / "page.md"
+    told = {"markdown": page, "environment": {}, "problems": ["a file is damaged"]}
+    comparison_files.write(found, *pair, **told)
+    assert "\n- a file is damaged\n" in page.read_text("utf-8")
+
+
 def test_a_gate_that_can_find_next_to_nothing_says_so_in_times():
     noisy = [rows_of([SAME], run=run, between=0.9, seed=n) for n, run in enumerate(("a", "b"))]
     text = comparison.sensitivity_text(compare(*noisy))
