@@ -2,11 +2,14 @@
 
 from dataclasses import replace
 
+import numpy as np
 import pytest
 
+from bench.compare import compare
 from bench.errors import UsageError
+from bench.gate import first_rounds
 from bench.recorded_noise import recorded
-from bench.selftest import simulate
+from bench.selftest import _frame, simulate
 from bench.selftest_report import Outcome, Rate, Trial
 from bench.verdict import Limits
 
@@ -64,6 +67,23 @@ def test_gates_with_the_noise_of_a_gpu_find_5_percent_and_leave_the_rest_alone()
     calm, slow = simulate(recorded("h200"), trial, LIMITS).outcomes
     assert calm.false_alarms.num_hits == slow.false_alarms.num_hits == 0
     assert slow.detected.num_hits >= 9
+
+
+@pytest.mark.parametrize(("name", "num_rounds"), [("h200", 10), ("cpu", 20)])
+def test_with_the_rounds_of_a_good_baseline_recorded_noise_leaves_nearly_all_judged(
+    name, num_rounds
+):
+    model = recorded(name)
+    for seed in range(3):
+        rng = np.random.default_rng(seed)
+        cases = model.cases(rng, 30)
+        before, after = (
+            _frame(model.visits(rng, cases, rounds), run, {}).assign(device=model.device)
+            for run, rounds in (("main", num_rounds), ("change", first_rounds(num_rounds)))
+        )
+        found = compare(before, after, LIMITS)
+        assert sum(case.is_judged for case in found.cases) >= 28
+        assert found.verdict == "passed"
 
 
 def report_of(*, found, false, slowdown, device, num_gates):
