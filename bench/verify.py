@@ -18,7 +18,8 @@ from bench.modes import forget_gradients
 from bench.outcome import Incorrect, verdict
 from bench.workload import SpotCheck, Workload, relative_error
 
-FORWARD_BUDGET = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-3, "bfloat16": 5e-3}
+# of bfloat16 its spacing, 2^-7: kernels that keep intermediates in it come to two thirds of that
+FORWARD_BUDGET = {"float64": 1e-10, "float32": 1e-5, "float16": 2e-3, "bfloat16": 8e-3}
 GRADIENT_BUDGET = {"float64": 1e-9, "float32": 1e-4, "float16": 4e-3, "bfloat16": 1e-2}
 LEVEL_FACTOR = {"op": 1.0, "layer": 4.0, "model": 8.0}
 TWIN_TILES = {1: (12,), 2: (4, 3), 3: (2, 3, 2), 4: (2, 1, 3, 2)}
