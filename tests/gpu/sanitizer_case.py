@@ -87,11 +87,11 @@ def mix():
 
 
 def control():
-    """Warps of two kinds, each with numbers of its own."""
+    """Warps that share no data, in the frame of the kernels for Hopper."""
     module = import_module("tests.gpu.control_kernel")
-    out = torch.zeros(256, device="cuda", dtype=torch.int32)
-    module.two_kinds_kernel[(2,)](out, 3, 5, num_warps=4)
-    assert out.tolist() == [3] * 128 + [5] * 128
+    out = torch.zeros(3, 2, 128, device="cuda", dtype=torch.int32)
+    module.two_kinds_kernel[(3,)](out, 3, 5, num_warps=4)
+    assert out.tolist() == [[[3] * 128, [5] * 128]] * 3
 
 
 CASES = {
