@@ -341,7 +341,7 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
 
 @main.command()
 @click.option("--real", is_flag=True, help="Measure gates on this machine, slow-downs included.")
-@click.option("--gates", default=100, help="Simulated, without and with each slow-down.")
+@click.option("--gates", default=300, help="Simulated, without and with each slow-down.")
 @click.option("--cases", type=int, help="Of a gate.  [default: 30; with --real all there are]")
 @click.option("--rounds", type=int, help="Of the baseline.  [default: 10 on a GPU, 20 on a CPU]")
 @click.option("--noise", help="cpu, h200, cpu-bimodal, or a run directory.  [default: cpu]")

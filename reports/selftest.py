@@ -39,7 +39,8 @@ def show(options: Mapping[str, Any]) -> None:
     if not options["real"]:
         model = recorded_or_fitted(options["noise"] or "cpu")
         trial = _trial(options, model.device, options["cases"] or SIMULATED_CASES)
-        _print(simulate(model, trial), options)
+        told = _progress_of(options)
+        _print(simulate(model, trial, on_gate=told), options)
         return
     _refuse_simulation(options)
     found: Report | None = None
@@ -114,6 +115,17 @@ def _say_of(options: Mapping[str, Any]) -> Callable[[str], None]:
             click.echo(f"measuring    {text}", err=True)
 
     return say
+
+
+def _progress_of(options: Mapping[str, Any]) -> Callable[[int, int], None]:
+    """Tells every tenth of the gates."""
+
+    def on_gate(num_done: int, num_total: int) -> None:
+        tenth = 10 * num_done // num_total
+        if not options["as_json"] and tenth > 10 * (num_done - 1) // num_total:
+            click.echo(f"simulating   {num_done} of {num_total} gates are done", err=True)
+
+    return on_gate
 
 
 def _print(found: Report, options: Mapping[str, Any]) -> None:

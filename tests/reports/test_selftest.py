@@ -69,7 +69,8 @@ def cycles(monkeypatch):
 
 def test_a_simulation_prints_its_table_and_which_targets_are_met(capsys):
     selftest.show(OPTIONS)
-    text = capsys.readouterr().out
+    text, told = capsys.readouterr()
+    assert told.splitlines()[-1] == "simulating   8 of 8 gates are done"
     assert "noise        cpu, recorded on Intel" in text
     assert "the baseline has 4 rounds, the candidate 5" in text
     assert "2 gates for each line, simulated" in text
