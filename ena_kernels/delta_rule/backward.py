@@ -18,11 +18,10 @@ from ena_kernels.delta_rule.backward_kernels import (
     delta_rule_scan_kernel,
     delta_rule_token_kernel,
 )
-from ena_kernels.delta_rule.configs import (
-    CHUNK,
-    Config,
-)
-from ena_kernels.delta_rule.forward import chain, cut_of, precision
+from ena_kernels.delta_rule.configs import CHUNK, Config
+from ena_kernels.delta_rule.forward import precision
+from ena_kernels.delta_rule.segments import Chain, Cut, cut_of
+from ena_kernels.delta_rule.tensor_maps import heads_last
 
 # rows of E a program takes at once, warps and stages, by DP
 REBUILD = SCAN = {256: Config(64, 4, 2)}
@@ -45,9 +44,9 @@ class Gradients(NamedTuple):
         """Not yet written."""
         B, H, L, D = q.shape
         return cls(
-            *(x.new_empty(B, L, H, x.shape[-1]).transpose(1, 2) for x in (q, k, v)),
-            beta.new_empty(B, L, H).transpose(1, 2),
-            q.new_empty(B, H, D, v.shape[-1], dtype=torch.float32),
+            *(x.new_empty_strided(x.shape, heads_last(x.shape)) for x in (q, k, v)),
+            beta.new_empty_strided((B, H, L), (L * H, 1, H)),
+            q.new_empty((B, H, D, v.shape[-1]), dtype=torch.float32),
         )
 
 
@@ -56,8 +55,7 @@ class Work(NamedTuple):
 
     initial, last: the initial state and the gradient of the final one, or None. n, scalars,
     transfer: of `forward.Forward`. states, grads: ``[Z, EP, DP]``, y: ``[B, H, L, E]``, links:
-    ``[B * H, segments - 1, EP, DP]``, see `backward_kernels`; dv is -Z before it is dv. cut:
-    ``(H, L, chunks, segments, chunks of a segment, B * H * L)``. sizes: D, DP, E, EP.
+    ``[B * H, segments - 1, EP, DP]``, see `backward_kernels`; dv is -Z before it is dv.
     """
 
     q: Tensor
@@ -74,8 +72,7 @@ class Work(NamedTuple):
     y: Tensor
     links: Tensor
     result: Gradients
-    cut: tuple[int, ...]
-    sizes: dict[str, int]
+    cut: Cut
     inverse_scale: float
     qk_l2norm: bool
 
@@ -97,33 +94,25 @@ def backward(
     segment_chunks: int | None = None,
 ) -> Gradients:
     """Gradients from what `forward.forward` was given and gave, cut into the same segments."""
-    B, H, L, _ = q.shape
-    cut, sizes = cut_of(q, v, segment_chunks)
-    _, _, num_chunks, num_segments, *_ = cut
-    DP, E, EP = sizes["DP"], sizes["E"], sizes["EP"]
+    cut = cut_of(q, v, segment_chunks)
+    states, links = (cut.num_items, cut.EP, cut.DP), (cut.num_heads, cut.num_segments - 1)
     work = Work(
         *(q, k, v, grad_o),
         *(None if x is None else x.contiguous() for x in (initial_state, grad_final)),
         *(n, scalars, transfer),
-        states=q.new_empty(B * H * num_chunks, EP, DP),
-        grads=q.new_empty(B * H * num_chunks, EP, DP),
-        y=q.new_empty(B, H, L, E),
-        links=q.new_empty(B * H, num_segments - 1, EP, DP, dtype=torch.float32),
+        states=q.new_empty(states),
+        grads=q.new_empty(states),
+        y=q.new_empty((cut.B, cut.H, cut.L, cut.E)),
+        links=q.new_empty((*links, cut.EP, cut.DP), dtype=torch.float32),
         result=Gradients.empty_for(q, k, v, beta),
         cut=cut,
-        sizes=sizes,
         inverse_scale=0.0 if scale == 0 else 1 / scale,
         qk_l2norm=qk_l2norm,
     )
-    on_hopper = hopper_backward.supports(q, k, v, grad_o, DP, EP)
-    kernels = hopper_backward.OnHopper(work) if on_hopper else _Anywhere(work)
-    kernels.rebuild()
-    if num_segments > 1:
-        kernels.scan(is_local=True)
-        fine = "tf32x3" if q.dtype == torch.float32 else "tf32"
-        chain(work.links, transfer, is_backwards=True, precision=fine)
-    kernels.scan(is_local=False)
-    kernels.tokens()
+    if hopper_backward.supports(q, k, v, grad_o, cut.DP, cut.EP):
+        hopper_backward.planned(work)(work)
+    else:
+        _Anywhere(work).run()
     return work.result
 
 
@@ -132,16 +121,27 @@ class _Anywhere:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        self.sizes = {**work.sizes, "C": CHUNK, "PRECISION": precision(work.q.dtype)}
+        cut = work.cut
+        self.sizes = {"D": cut.D, "DP": cut.DP, "E": cut.E, "EP": cut.EP, "C": CHUNK}
+        self.sizes["PRECISION"] = precision(work.q.dtype)
         self.strides = [x.stride()[:3] for x in (work.q, work.k, work.v, work.grad_o)]
+
+    def run(self) -> None:
+        work = self.work
+        self.rebuild()
+        if work.cut.num_segments > 1:
+            self.scan(is_local=True)
+            fine = "tf32x3" if work.q.dtype == torch.float32 else "tf32"
+            Chain(work.cut, is_backwards=True, precision=fine)(work.links, work.transfer)
+        self.scan(is_local=False)
+        self.tokens()
 
     def rebuild(self) -> None:
         work, (_, k_strides, v_strides, _) = self.work, self.strides
         rows, options = self._config(REBUILD, SINGLE_REBUILD)
-        num_segments = work.cut[3]
-        delta_rule_rebuild_kernel[(self._blocks(num_segments, rows),)](
+        delta_rule_rebuild_kernel[(self._blocks(work.cut.num_segments, rows),)](
             *(work.k, work.v, work.n, work.scalars, work.initial, work.transfer),
-            *(work.states, work.y, *work.cut, *k_strides, *v_strides),
+            *(work.states, work.y, *work.cut.sizes, *k_strides, *v_strides),
             BLOCK_R=rows,
             **options,
         )
@@ -150,10 +150,10 @@ class _Anywhere:
         work, (q_strides, k_strides, _, grad_o_strides) = self.work, self.strides
         rows, options = self._config(SCAN, SINGLE_SCAN)
         dv = work.result.v
-        num_scanned = work.cut[3] - 1 if is_local else work.cut[3]
+        num_scanned = work.cut.num_segments - is_local
         delta_rule_scan_kernel[(self._blocks(num_scanned, rows),)](
             *(work.q, work.k, work.n, work.scalars, work.grad_o, work.last, work.links, work.grads),
-            *(dv, work.result.initial_state, *work.cut),
+            *(dv, work.result.initial_state, *work.cut.sizes),
             *(*q_strides, *k_strides, *grad_o_strides, *dv.stride()[:3]),
             BLOCK_R=rows,
             LOCAL=is_local,
@@ -164,10 +164,11 @@ class _Anywhere:
         work, (q_strides, k_strides, _, grad_o_strides) = self.work, self.strides
         rows, options = self._config(TOKEN, SINGLE_TOKEN)
         dq, dk, dv, dbeta, _ = work.result
-        H, L, num_chunks, *_, plane = work.cut
-        delta_rule_token_kernel[(work.states.shape[0],)](
+        cut = work.cut
+        delta_rule_token_kernel[(cut.num_items,)](
             *(work.q, work.k, work.scalars, work.grad_o, work.states, work.grads, work.y),
-            *(dq, dk, dv, dbeta, work.inverse_scale, H, L, num_chunks, plane),
+            *(dq, dk, dv, dbeta, work.inverse_scale),
+            *(cut.H, cut.L, cut.num_chunks, cut.plane),
             *(*q_strides, *k_strides, *grad_o_strides, *dq.stride()[:3], *dv.stride()[:3]),
             BLOCK_E=rows,
             L2NORM=work.qk_l2norm,
@@ -181,4 +182,4 @@ class _Anywhere:
         return rows, {**self.sizes, "num_warps": num_warps, "num_stages": num_stages}
 
     def _blocks(self, num_segments: int, rows: int) -> int:
-        return self.work.q.shape[0] * self.work.cut[0] * num_segments * (self.sizes["EP"] // rows)
+        return self.work.cut.num_heads * num_segments * (self.work.cut.EP // rows)

@@ -5,7 +5,7 @@ Names and orientation as in `forward_kernels`; G is the gradient of the state be
 as rows in the others. With ``c = b r_k`` and the scaled ``q' = scale r_q``, one value per token:
 
     dU = ((dO^T diag(q')) tril(Q K^T) + G K^T) diag(r_k)
-    Z = dU - (dU diag(b)) N;   dV = b Z
+    Z = dU - (dU diag(b)) N;   dV = b Z        where keys are similar, a small difference of large
     G <- G + (dO^T diag(q')) Q - (Z diag(c)) K
     dQ = q' (dO S + tril(dO Y^T diag(c)) K)
     dK = c (Y G - Z S + triu(Y dO^T diag(q')) Q - (stril(Z Y^T) + striu(Y Z^T)) diag(c) K)
@@ -50,6 +50,17 @@ def store_rows(ptr, x, start, cols, stride, end, NUM_COLS: tl.constexpr):
     mask = (t < end)[:, None] & (cols < NUM_COLS)[None, :]
     offs = t.to(tl.int64)[:, None] * stride + cols[None, :]
     tl.store(ptr + offs, x.to(ptr.dtype.element_ty), mask=mask)
+
+
+@triton.jit
+def dot_of_all(x, y, base, PRECISION: tl.constexpr):
+    """``base + x y`` where rounding x to y's half precision would cost too much: in two parts."""
+    coarse = x.to(y.dtype)
+    product = tl.dot(coarse, y, base, input_precision=PRECISION)
+    if y.dtype != tl.float32:
+        rest = (x - coarse.to(tl.float32)).to(y.dtype)
+        product = tl.dot(rest, y, product, input_precision=PRECISION)
+    return product
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -200,7 +211,7 @@ def delta_rule_scan_kernel(
         du = tl.dot(do, p, input_precision=PRECISION)
         du = tl.dot(grad.to(k.dtype), tl.trans(k), du, input_precision=PRECISION)
         du *= k_norm[None, :]
-        minus_z = tl.dot((du * beta[None, :]).to(k.dtype), n, -du, input_precision=PRECISION)
+        minus_z = dot_of_all(du * beta[None, :], n, -du, PRECISION)
         grad = tl.dot(do, q, grad, input_precision=PRECISION)
         written = (minus_z * (beta * k_norm)[None, :]).to(k.dtype)
         grad = tl.dot(written, k, grad, input_precision=PRECISION)

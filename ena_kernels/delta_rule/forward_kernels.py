@@ -7,7 +7,7 @@ r_k and the scaled r_q of `inverse_kernel`, and with columns as tokens (S, V, W,
     W = V - (S K^T) diag(r_k)          what is new against the state at the start of the chunk
     Y = W - (W diag(b)) N^T            and against the tokens before in the chunk
     U = Y diag(b r_k)
-    O = (S Q^T) diag(scale r_q) + U P^T
+    O = (S Q^T) diag(scale r_q) - (W diag(b)) P^T
     S <- S + U K
 
 Few heads and long sequences: the sequence is cut into segments that run at the same time. The same
@@ -74,15 +74,16 @@ def load_square(ptr, index, C: tl.constexpr):
 
 @triton.jit
 def advance(state, k, n, v, beta, k_norm, PRECISION: tl.constexpr):
-    """The state behind a chunk, and Y and U (as the dots take it) of the chunk.
+    """The state behind a chunk, and Y and -W diag(b) (as the dots take it) of the chunk.
 
     state ``[R, DP]`` float32, k ``[C, DP]``, n ``[C, C]``, v ``[R, C]``, beta and k_norm ``[C]``.
     """
     stored = tl.dot(state.to(k.dtype), tl.trans(k), input_precision=PRECISION)
     w = v.to(tl.float32) - stored * k_norm[None, :]
-    y = tl.dot((w * -beta[None, :]).to(k.dtype), tl.trans(n), w, input_precision=PRECISION)
+    weighted = (w * -beta[None, :]).to(k.dtype)
+    y = tl.dot(weighted, tl.trans(n), w, input_precision=PRECISION)
     u = (y * (beta * k_norm)[None, :]).to(k.dtype)
-    return tl.dot(u, k, state, input_precision=PRECISION), y, u
+    return tl.dot(u, k, state, input_precision=PRECISION), y, weighted
 
 
 @triton.jit
@@ -267,8 +268,8 @@ def delta_rule_output_kernel(
         k_norm = load_scalar(scalars_ptr + plane, t, L, C)
         q_norm = load_scalar(scalars_ptr + 2 * plane, t, L, C)
         o = tl.dot(state.to(q.dtype), tl.trans(q), input_precision=PRECISION) * q_norm[None, :]
-        state, _, u = advance(state, k, n, v, beta, k_norm, PRECISION)
-        o = tl.dot(u, tl.trans(p), o, input_precision=PRECISION)
+        state, _, weighted = advance(state, k, n, v, beta, k_norm, PRECISION)
+        o = tl.dot(weighted, tl.trans(p), o, input_precision=PRECISION)
         store_columns(o_ptr, o, rows, t, o_stride_l, L, E)
     if segment == num_segments - 1:
         store_state(final_ptr, state, bh, rows, d, D, E)

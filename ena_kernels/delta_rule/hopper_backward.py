@@ -1,13 +1,15 @@
-"""The delta rule's backward on Hopper: what it takes, and its launches."""
+"""The delta rule's backward on Hopper: what it takes, and its launches, planned once."""
 
-from functools import cache
-from importlib import import_module
+from functools import cache, lru_cache
 
 import torch
 from torch import Tensor
 
 from ena_kernels.delta_rule.configs import CHUNK, HopperConfig
-from ena_kernels.delta_rule.tensor_maps import row_map, runs_on_hopper, token_map
+from ena_kernels.delta_rule.segments import Chain, Cut
+from ena_kernels.delta_rule.tensor_maps import heads_last, row_box, runs_on_hopper, token_box
+from ena_kernels.hopper import tensor_map
+from ena_kernels.launches import Launch
 
 REBUILD = {
     (64, 64): HopperConfig(1, 3),
@@ -27,75 +29,114 @@ TOKEN_STAGES = {(64, 64): 3, (64, 128): 3, (128, 64): 2, (128, 128): 2}
 
 
 def supports(q: Tensor, k: Tensor, v: Tensor, grad_o: Tensor, DP: int, EP: int) -> bool:
-    """Whether `OnHopper` can run these checked arguments here."""
+    """Whether `Backward` can run these checked arguments here."""
     return (DP, EP) in SCAN and runs_on_hopper(q, k, v, grad_o)
 
 
-class OnHopper:
-    """Launches of the kernels of a `backward.Work`."""
+class Backward:
+    """The launches for tensors of one shape, dtype and layout on one device."""
 
-    def __init__(self, work) -> None:
-        self.work = work
-        self.width, self.rows = DP, EP = work.sizes["DP"], work.sizes["EP"]
-        self.sizes = (*work.cut, work.sizes["D"], DP, work.sizes["E"], EP)
-        self.q, self.k = token_map(work.q, DP), token_map(work.k, DP)
-        self.grad_o, self.z = token_map(work.grad_o, CHUNK), token_map(work.result.v, CHUNK)
-        self.y, self.n = token_map(work.y, CHUNK), row_map(work.n)
-        self.states, self.grads = row_map(work.states), row_map(work.grads)
+    __slots__ = ("_boxes", "_chain", "_local", "_numbers", "_rebuild", "_scan", "_sizes", "_tokens")
 
-    def rebuild(self) -> None:
-        work = self.work
-        self._launch(
-            *("rebuild", REBUILD[self.width, self.rows], work.cut[3]),
-            *(self.k, token_map(work.v, CHUNK), self.n, self.states, self.y),
-            *(work.scalars, work.initial, work.transfer),
+    def __init__(self, cut: Cut, kind: tuple, strides: tuple, *, qk_l2norm: bool):
+        """Of q, k, v and the gradient of the output; kind starts with a device and a dtype."""
+        from ena_kernels.delta_rule.hopper_token_kernel import delta_rule_token_hopper_kernel
+
+        device, dtype, *_ = kind
+        DP, EP = width = cut.DP, cut.EP
+        keys, values = (cut.B, cut.H, cut.L, cut.D), (cut.B, cut.H, cut.L, cut.E)
+        q_strides, k_strides, v_strides, grad_o_strides = strides
+        states = row_box((cut.num_items, EP, DP), dtype)
+        self._boxes = (
+            token_box(keys, q_strides, dtype, DP),
+            token_box(keys, k_strides, dtype, DP),
+            token_box(values, v_strides, dtype, CHUNK),
+            token_box(values, grad_o_strides, dtype, CHUNK),
+            row_box((cut.num_items, CHUNK, CHUNK), dtype),
+            *(states, states),
+            token_box(values, _packed(values), dtype, CHUNK),
+            token_box(keys, heads_last(keys), dtype, DP),
+            token_box(keys, heads_last(keys), dtype, DP),
+            token_box(values, heads_last(values), dtype, CHUNK),
         )
-
-    def scan(self, *, is_local: bool) -> None:
-        work = self.work
-        self._launch(
-            *("scan", SCAN[self.width, self.rows], work.cut[3] - is_local),
-            *(self.q, self.k, self.grad_o, self.n, self.grads, self.z),
-            *(work.scalars, work.last, work.links, work.result.initial_state),
-            LOCAL=is_local,
-            more_stages=int(is_local),
-        )
-
-    def tokens(self) -> None:
-        work = self.work
-        dq, dk, _, dbeta, _ = work.result
-        H, L, num_chunks, *_, plane = work.cut
-        num_items = work.states.shape[0]
-        _kernel("token")[(min(num_items, _num_sms(dq.device)),)](
-            *(self.q, self.k, self.grad_o, self.y, self.z, self.states, self.grads),
-            *(token_map(dq, self.width), token_map(dk, self.width)),
-            *(work.scalars, dbeta, work.inverse_scale, H, L, num_chunks, num_items, plane),
-            DP=self.width,
-            EP=self.rows,
-            STAGES=TOKEN_STAGES[self.width, self.rows],
-            L2NORM=work.qk_l2norm,
+        self._sizes = cut.sizes
+        self._rebuild = _over_segments(_rebuild_kernel(), cut, REBUILD[width])
+        self._local = self._chain = None
+        if cut.num_segments > 1:
+            self._local = _over_segments(_scan_kernel(), cut, SCAN[width], is_local=True)
+            self._chain = Chain(cut, is_backwards=True, precision="tf32")
+        self._scan = _over_segments(_scan_kernel(), cut, SCAN[width], is_local=False)
+        self._numbers = cut.H, cut.L, cut.num_chunks, cut.num_items, cut.plane
+        self._tokens = Launch(
+            *(delta_rule_token_hopper_kernel, min(cut.num_items, _num_multiprocessors(device))),
+            {"DP": DP, "EP": EP, "STAGES": TOKEN_STAGES[width], "L2NORM": qk_l2norm},
             num_warps=4,
         )
 
-    def _launch(self, name, config, num_segments, *operands, more_stages=0, **options) -> None:
-        warpgroups, stages, registers = config
-        num_heads = self.work.q.shape[0] * self.work.cut[0]
-        _kernel(name)[(num_heads * num_segments * (self.rows // (64 * warpgroups)),)](
-            *(*operands, *self.sizes),
-            WARPGROUPS=warpgroups,
-            STAGES=stages + more_stages,
-            **options,
-            num_warps=4,
-            maxnreg=registers,
-        )
+    def __call__(self, work) -> None:
+        """Fill the result of a `backward.Work`."""
+        dq, dk, dv, dbeta, dinitial = work.result
+        tensors = (work.q, work.k, work.v, work.grad_o, work.n, work.states, work.grads)
+        tensors += (work.y, dq, dk, dv)
+        q, k, v, grad_o, n, states, grads, y, dq, dk, z = [
+            tensor_map(x, *box) for x, box in zip(tensors, self._boxes, strict=True)
+        ]
+        scalars, links = work.scalars, work.links
+        self._rebuild(k, v, n, states, y, scalars, work.initial, work.transfer, *self._sizes)
+        maps = q, k, grad_o, n, grads, z
+        pointers = scalars, work.last, links, dinitial
+        if self._local is not None:
+            self._local(*maps, *pointers, *self._sizes)
+            self._chain(links, work.transfer)
+        self._scan(*maps, *pointers, *self._sizes)
+        maps = q, k, grad_o, y, z, states, grads, dq, dk
+        self._tokens(*maps, scalars, dbeta, work.inverse_scale, *self._numbers)
+
+
+def planned(work) -> Backward:
+    """The launches for a `backward.Work` that is supported."""
+    strides = work.q.stride(), work.k.stride(), work.v.stride(), work.grad_o.stride()
+    # a kernel is compiled for whether its pointers are multiples of 16 bytes
+    given = work.initial, work.last, work.scalars, work.transfer
+    pointers = tuple(None if x is None else x.data_ptr() % 16 == 0 for x in given)
+    kind = work.q.device, work.q.dtype, work.result.beta.dtype, pointers
+    return _planned(work.cut, kind, strides, work.qk_l2norm)
+
+
+@lru_cache(maxsize=1024)
+def _planned(cut: Cut, kind: tuple, strides: tuple, qk_l2norm: bool) -> Backward:
+    return Backward(cut, kind, strides, qk_l2norm=qk_l2norm)
+
+
+def _over_segments(kernel, cut: Cut, config: HopperConfig, is_local: bool | None = None) -> Launch:
+    """Of a scan, which is local or not, or of the kernel that rebuilds."""
+    num_segments = cut.num_segments - bool(is_local)
+    constants = {"D": cut.D, "DP": cut.DP, "E": cut.E, "EP": cut.EP}
+    constants["WARPGROUPS"] = config.warpgroups
+    constants["STAGES"] = config.stages + bool(is_local)
+    if is_local is not None:
+        constants["LOCAL"] = is_local
+    grid = cut.num_heads * num_segments * (cut.EP // (64 * config.warpgroups))
+    return Launch(kernel, grid, constants, num_warps=4, maxnreg=config.registers)
+
+
+def _packed(shape: tuple[int, ...]) -> tuple[int, ...]:
+    _, H, L, E = shape
+    return H * L * E, L * E, E, 1
+
+
+def _rebuild_kernel():
+    from ena_kernels.delta_rule.hopper_rebuild_kernel import delta_rule_rebuild_hopper_kernel
+
+    return delta_rule_rebuild_hopper_kernel
+
+
+def _scan_kernel():
+    from ena_kernels.delta_rule.hopper_scan_kernel import delta_rule_scan_hopper_kernel
+
+    return delta_rule_scan_hopper_kernel
 
 
 @cache
-def _kernel(name: str):
-    module = import_module(f"ena_kernels.delta_rule.hopper_{name}_kernel")
-    return getattr(module, f"delta_rule_{name}_hopper_kernel")
-
-
-@cache
-def _num_sms(device: torch.device) -> int:
+def _num_multiprocessors(device: torch.device) -> int:
     return torch.cuda.get_device_properties(device).multi_processor_count

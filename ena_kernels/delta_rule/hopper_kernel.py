@@ -1,12 +1,12 @@
 """The recurrence of the delta rule on Hopper: one warp loads, each warpgroup has 64 rows (Gluon).
 
 What `forward_kernels` computes, for half precision. The tiles of a chunk come by the tensor memory
-accelerator (TMA) into a ring of STAGES chunks and serve all warpgroups of a program. P is computed
-from K and Q, by a warpgroup of its own, instead of being loaded. Per chunk a warpgroup issues
+accelerator (TMA) into a ring of STAGES chunks and serve all warpgroups of a program. P comes from a
+warpgroup of its own, `hopper_score_kernel`. Per chunk a warpgroup issues
 
-    S K^T                           and stores the O of the chunk before meanwhile
-    W + (-b W) N^T, S Q^T           with W = V - (S K^T) r_k
-    S + U K, O + U P^T              with U = b r_k times the first of those, O the second scaled
+    S K^T                                 and stores the O of the chunk before meanwhile
+    W + (-b W) N^T, S Q^T + (-b W) P^T    with W = V - (S K^T) r_k, P without the scale of q
+    S + U K                               with U = b r_k times the first of those
 
 Without output there is no Q, O and P.
 """
@@ -24,6 +24,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from ena_kernels.delta_rule.configs import SIZES
+from ena_kernels.delta_rule.hopper_score_kernel import score
 from ena_kernels.gluon_names import load_box, store_box
 
 
@@ -84,35 +85,14 @@ def _score(
     DP: gl.constexpr, EP: gl.constexpr, ROWS: gl.constexpr, TOTAL_ROWS: gl.constexpr,
     STAGES: gl.constexpr, HAS_OUTPUT: gl.constexpr, DTYPE: gl.constexpr,
 ):  # fmt: skip
-    """Put P^T of every chunk, scaled and masked, into a ring of two."""
-    q_smem, k_smem, _, _ = buffers
-    full, empty, p_full, p_empty = barriers
-    TILE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
+    q_smem, k_smem, _, n_smem = buffers
+    _, L, _, _, _, plane = sizes
     _, _, bh, _, _, first, count = _work(sizes, EP, ROWS, TOTAL_ROWS, HAS_OUTPUT)
-    before = gl.arange(0, 64, layout=gl.SliceLayout(1, TILE))[:, None]
-    now = gl.arange(0, 64, layout=gl.SliceLayout(0, TILE))
-    zero = gl.zeros([64, 64], gl.float32, TILE)
-    scalars_ptr += 2 * sizes[5] + bh.to(gl.int64) * sizes[1] + first * 64 + now
-    left = sizes[1] - first * 64
-    q_norm_next = gl.load(scalars_ptr, mask=now < left, other=0.0)
-    for i in range(count):
-        stage = i % STAGES
-        p_stage = i % 2
-        mbarrier.wait(full.index(stage), (i // STAGES) & 1)
-        k = k_smem.index(stage).reshape([64, DP])
-        q_t = q_smem.index(stage).reshape([64, DP]).permute((1, 0))
-        token = warpgroup_mma(k, q_t, zero, use_acc=False, is_async=True)
-        q_norm = q_norm_next
-        left -= 64
-        scalars_ptr += 64
-        q_norm_next = gl.load(scalars_ptr, mask=now < left, other=0.0)
-        p = warpgroup_mma_wait(0, deps=(token,))
-        mbarrier.arrive(empty.index(stage), count=1)
-        p = gl.where(before <= now[None, :], p * q_norm[None, :], 0.0)
-        mbarrier.wait(p_empty.index(p_stage), ((i // 2) & 1) ^ 1)
-        p_smem.index(p_stage).store(p.to(DTYPE))
-        fence_async_shared()
-        mbarrier.arrive(p_full.index(p_stage), count=1)
+    scalars_ptr += bh.to(gl.int64) * L + first * 64
+    score(
+        q_smem, k_smem, n_smem, p_smem, barriers, scalars_ptr, L - first * 64, plane, count,
+        DP, STAGES, 64, DTYPE,
+    )  # fmt: skip
 
 
 @gluon.jit
@@ -143,13 +123,13 @@ def _compute(
         transfer_ptr += (wide * (num_segments - 1) + segment - 1) * ((EP + DP) * DP)
         state = gl.zeros([64, DP], gl.float32, STATE)
         if segment > 0:
-            state = gl.load(transfer_ptr + rows * DP + d)
+            state = gl.load(transfer_ptr + (rows * DP + d))
     else:
         transfer_ptr += (wide * (num_segments - 1) + segment) * ((EP + DP) * DP)
         state = gl.where((rows == d + EP) & (segment > 0), 1.0, 0.0)
     if initial_ptr is not None:  # noqa: SIM102
         if segment == 0:
-            initial_ptrs = initial_ptr + (wide * (D * E) + d * E + rows)
+            initial_ptrs = initial_ptr + wide * (D * E) + (d * E + rows)
             state = gl.load(initial_ptrs, mask=(rows < E) & (d < D), other=0.0)
     flat = gl.arange(0, 64, layout=FLAT)
     scalars_ptr += wide * L + first * 64 + flat
@@ -188,30 +168,33 @@ def _compute(
                 o_box.reshape([64, 64]).permute((1, 0)).store(o_half)
                 fence_async_shared()
                 store_box(o_desc, [b, h, (first + i - 1) * 64, row], o_box)
-        v_box = v_smem.index(stage * (ROWS // 64) + W).reshape([64, 64])
-        v = v_box.permute((1, 0)).load(TILE)
-        stored = warpgroup_mma_wait(0, deps=(stored_token,))
-        w = v.to(gl.float32) - stored * s_smem.index(W * 4).load(TOKENS)[None, :]
-        scaled = (w * -s_smem.index(W * 4 + 1).load(TOKENS)[None, :]).to(DTYPE)
-        y_token = warpgroup_mma(gl.convert_layout(scaled, LEFT), n_t, w, is_async=True)
         if HAS_OUTPUT:
             q_t = q_smem.index(stage).reshape([64, DP]).permute((1, 0))
             o_token = warpgroup_mma(left_state, q_t, zero, use_acc=False, is_async=True)
-            y, o = warpgroup_mma_wait(0, deps=(y_token, o_token))
-            o = o * s_smem.index(W * 4 + 3).load(TOKENS)[None, :]
+        v_box = v_smem.index(stage * (ROWS // 64) + W).reshape([64, 64])
+        v = v_box.permute((1, 0)).load(TILE)
+        if HAS_OUTPUT:
+            stored, o = warpgroup_mma_wait(0, deps=(stored_token, o_token))
+        else:
+            stored = warpgroup_mma_wait(0, deps=(stored_token,))
+        w = v.to(gl.float32) - stored * s_smem.index(W * 4).load(TOKENS)[None, :]
+        scaled = (w * -s_smem.index(W * 4 + 1).load(TOKENS)[None, :]).to(DTYPE)
+        scaled = gl.convert_layout(scaled, LEFT)
+        y_token = warpgroup_mma(scaled, n_t, w, is_async=True)
+        if HAS_OUTPUT:
+            mbarrier.wait(p_full.index(i % 2), (i // 2) & 1)
+            p_t = p_smem.index(i % 2).permute((1, 0))
+            o_token = warpgroup_mma(scaled, p_t, o, is_async=True)
+            y = warpgroup_mma_wait(1, deps=(y_token,))
         else:
             y = warpgroup_mma_wait(0, deps=(y_token,))
         u = (y * s_smem.index(W * 4 + 2).load(TOKENS)[None, :]).to(DTYPE)
         state_token = warpgroup_mma(gl.convert_layout(u, LEFT_OF_STATE), k, state, is_async=True)
         if HAS_OUTPUT:
-            mbarrier.wait(p_full.index(i % 2), (i // 2) & 1)
-            p_t = p_smem.index(i % 2)
-            o_token = warpgroup_mma(gl.convert_layout(u, LEFT), p_t, o, is_async=True)
-            state, o = warpgroup_mma_wait(0, deps=(state_token, o_token))
+            o = warpgroup_mma_wait(1, deps=(o_token,))
             mbarrier.arrive(p_empty.index(i % 2), count=1)
-            o_half = o.to(DTYPE)
-        else:
-            state = warpgroup_mma_wait(0, deps=(state_token,))
+            o_half = (o * s_smem.index(W * 4 + 3).load(TOKENS)[None, :]).to(DTYPE)
+        state = warpgroup_mma_wait(0, deps=(state_token,))
         mbarrier.arrive(empty.index(stage), count=1)
     if HAS_OUTPUT:
         tma.store_wait(0)
@@ -220,10 +203,10 @@ def _compute(
         store_box(o_desc, [b, h, (first + count - 1) * 64, row], o_box)
         tma.store_wait(0)
         if segment == num_segments - 1:
-            final_ptrs = final_ptr + (wide * (D * E) + d * E + rows)
+            final_ptrs = final_ptr + wide * (D * E) + (d * E + rows)
             gl.store(final_ptrs, state, mask=(rows < E) & (d < D))
     else:
-        gl.store(transfer_ptr + rows * DP + d, state, mask=rows < EP + DP)
+        gl.store(transfer_ptr + (rows * DP + d), state, mask=rows < EP + DP)
 
 
 @gluon.jit(do_not_specialize=SIZES)
@@ -285,7 +268,7 @@ def delta_rule_recurrence_kernel(
                       EP, ROWS, TOTAL_ROWS, STAGES, HAS_OUTPUT)),
                 ],
                 [4, 1],
-                [72, 24],
+                [112, 24],
             )
         else:
             gl.warp_specialize(
@@ -302,7 +285,7 @@ def delta_rule_recurrence_kernel(
                       EP, ROWS, TOTAL_ROWS, STAGES, HAS_OUTPUT)),
                 ],
                 [4, 4, 1],
-                [208, 72, 24],
+                [192, 104, 24],
             )
     elif WARPGROUPS == 1:
         gl.warp_specialize(

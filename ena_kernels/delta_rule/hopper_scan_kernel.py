@@ -1,8 +1,12 @@
 """The scan of the delta rule's backward on Hopper, for half precision (Gluon).
 
-What `delta_rule_scan_kernel` of `backward_kernels` computes. One warp loads chunks by the tensor
-memory accelerator (TMA), the last one first, into a ring that serves all warpgroups of a program;
-each has 64 rows of G, and results leave by the TMA.
+What `delta_rule_scan_kernel` of `backward_kernels` computes, with the P of `hopper_score_kernel`:
+
+    -Z = (dO^T diag(q')) P - X + (X diag(b)) N    with X = (G K^T) diag(r_k)
+
+One warp loads chunks by the tensor memory accelerator (TMA), the last one first, into a ring that
+serves all warpgroups of a program; one makes P, each other has 64 rows of G. Results leave by the
+TMA.
 """
 
 # Legend as in `backward_kernels`; a program has ROWS = 64 * WARPGROUPS rows of G.
@@ -18,6 +22,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from ena_kernels.delta_rule.configs import SIZES
+from ena_kernels.delta_rule.hopper_score_kernel import in_two, score
 from ena_kernels.gluon_names import load_box, store_box
 
 
@@ -38,11 +43,12 @@ def _place(sizes, ROWS: gl.constexpr, EP: gl.constexpr, LOCAL: gl.constexpr):
 
 @gluon.jit
 def _load(
-    descriptors, buffers, full, empty, sizes,
+    descriptors, buffers, barriers, sizes,
     ROWS: gl.constexpr, EP: gl.constexpr, STAGES: gl.constexpr, LOCAL: gl.constexpr,
 ):  # fmt: skip
     q_desc, k_desc, do_desc, n_desc, _, _ = descriptors
     q_smem, k_smem, do_smem, n_smem = buffers
+    full, empty, _, _ = barriers
     b, h, bh, _, row, first, count = _place(sizes, ROWS, EP, LOCAL)
     own_bytes: gl.constexpr = do_desc.block_type.nbytes * (ROWS // 64)
     shared_bytes: gl.constexpr = 2 * k_desc.block_type.nbytes + n_desc.block_type.nbytes
@@ -61,14 +67,32 @@ def _load(
 
 
 @gluon.jit
+def _score(
+    buffers, p_smem, barriers, scalars_ptr, sizes,
+    DP: gl.constexpr, EP: gl.constexpr, ROWS: gl.constexpr,
+    STAGES: gl.constexpr, LOCAL: gl.constexpr, DTYPE: gl.constexpr,
+):  # fmt: skip
+    q_smem, k_smem, _, n_smem = buffers
+    _, L, _, _, _, plane = sizes
+    _, _, bh, _, _, first, count = _place(sizes, ROWS, EP, LOCAL)
+    start = (first + count - 1) * 64
+    scalars_ptr += bh.to(gl.int64) * L + start
+    score(
+        q_smem, k_smem, n_smem, p_smem, barriers, scalars_ptr, L - start, plane, count,
+        DP, STAGES, -64, DTYPE,
+    )  # fmt: skip
+
+
+@gluon.jit
 def _scan(
-    W: gl.constexpr, descriptors, buffers, p_smem, g_smem, z_smem, full, empty,
+    W: gl.constexpr, descriptors, buffers, p_smem, g_smem, z_smem, s_smem, barriers,
     scalars_ptr, dfinal_ptr, links_ptr, dinitial_ptr, sizes,
     D: gl.constexpr, DP: gl.constexpr, E: gl.constexpr, EP: gl.constexpr,
     ROWS: gl.constexpr, STAGES: gl.constexpr, LOCAL: gl.constexpr, DTYPE: gl.constexpr,
 ):  # fmt: skip
     q_smem, k_smem, do_smem, n_smem = buffers
     grads_desc, z_desc = descriptors[4], descriptors[5]
+    full, empty, p_full, p_empty = barriers
     _, L, num_chunks, num_segments, _, plane = sizes
     TILE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     STATE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DP, 16])
@@ -82,14 +106,14 @@ def _scan(
     d = gl.arange(0, DP, layout=gl.SliceLayout(0, STATE))[None, :]
     wide = bh.to(gl.int64)
     in_state = (rows < E) & (d < D)
-    state_offs = wide * (D * E) + d * E + rows
-    links_ptr += wide * (num_segments - 1) * (EP * DP) + rows * DP + d
+    state_offs = d * E + rows
+    links_ptr += wide * (num_segments - 1) * (EP * DP)
     grad = gl.zeros([64, DP], gl.float32, STATE)
     if segment < num_segments - 1:
         if not LOCAL:
-            grad = gl.load(links_ptr + segment * (EP * DP))
+            grad = gl.load(links_ptr + segment * (EP * DP) + (rows * DP + d))
     elif dfinal_ptr is not None:
-        grad = gl.load(dfinal_ptr + state_offs, mask=in_state, other=0.0)
+        grad = gl.load(dfinal_ptr + wide * (D * E) + state_offs, mask=in_state, other=0.0)
     token = (first + count - 1) * 64 + gl.arange(0, 64, layout=FLAT)
     scalars_ptr += wide * L + token
     left = L - token
@@ -97,29 +121,21 @@ def _scan(
     k_norm_next = gl.load(scalars_ptr + plane, mask=left > 0, other=0.0)
     q_norm_next = gl.load(scalars_ptr + 2 * plane, mask=left > 0, other=0.0)
     zero = gl.zeros([64, 64], gl.float32, TILE)
-    now = gl.arange(0, 64, layout=gl.SliceLayout(1, TILE))[:, None]
-    before = gl.arange(0, 64, layout=TOKENS)[None, :]
-    # the scores of a chunk are made while the chunk after it ends
-    mbarrier.wait(full.index(0), 0)
-    scores = warpgroup_mma(
-        q_smem.index(0).reshape([64, DP]), k_smem.index(0).reshape([64, DP]).permute((1, 0)), zero,
-        use_acc=False,
-    )  # fmt: skip
     for i in range(count):
         chunk = first + count - 1 - i
         stage = i % STAGES
         k = k_smem.index(stage).reshape([64, DP])
         q = q_smem.index(stage).reshape([64, DP])
+        mbarrier.wait(full.index(stage), (i // STAGES) & 1)
         half_grad = grad.to(DTYPE)
-        du_token = warpgroup_mma(
+        x_token = warpgroup_mma(
             gl.convert_layout(half_grad, LEFT), k.permute((1, 0)), zero,
             use_acc=False, is_async=True,
         )  # fmt: skip
-        p_smem.index(W).store(gl.where(now >= before, scores, 0.0).to(DTYPE))
-        fence_async_shared()
-        beta = gl.convert_layout(beta_next, TOKENS)[None, :]
-        k_norm = gl.convert_layout(k_norm_next, TOKENS)[None, :]
-        q_norm = gl.convert_layout(q_norm_next, TOKENS)[None, :]
+        s_smem.index(W * 4).store(k_norm_next)
+        s_smem.index(W * 4 + 1).store(beta_next)
+        s_smem.index(W * 4 + 2).store(beta_next * k_norm_next)
+        s_smem.index(W * 4 + 3).store(q_norm_next)
         # in front of a segment lie tokens of the one before, in front of the first nothing
         left = left + 64
         scalars_ptr -= 64
@@ -127,46 +143,45 @@ def _scan(
         beta_next = gl.load(scalars_ptr, mask=inside, other=0.0)
         k_norm_next = gl.load(scalars_ptr + plane, mask=inside, other=0.0)
         q_norm_next = gl.load(scalars_ptr + 2 * plane, mask=inside, other=0.0)
-        do_box = do_smem.index(stage * (ROWS // 64) + W).reshape([64, 64])
-        do = (do_box.permute((1, 0)).load(TILE).to(gl.float32) * q_norm).to(DTYPE)
-        du_token = warpgroup_mma(
-            gl.convert_layout(do, LEFT), p_smem.index(W), du_token, is_async=True
-        )
-        grad_token = warpgroup_mma(gl.convert_layout(do, LEFT_OF_STATE), q, grad, is_async=True)
         if not LOCAL:
             tma.store_wait(0)
             g_smem.index(W).store(half_grad)
             fence_async_shared()
             place = (bh * num_chunks + chunk) * EP + row
             store_box(grads_desc, [place, 0], g_smem.index(W))
-        du = warpgroup_mma_wait(1, deps=(du_token,)) * k_norm
-        z_token = warpgroup_mma(
-            gl.convert_layout((du * beta).to(DTYPE), LEFT), n_smem.index(stage), -du, is_async=True
+        do_box = do_smem.index(stage * (ROWS // 64) + W).reshape([64, 64])
+        do = do_box.permute((1, 0)).load(TILE).to(gl.float32)
+        do = (do * s_smem.index(W * 4 + 3).load(TOKENS)[None, :]).to(DTYPE)
+        x = warpgroup_mma_wait(0, deps=(x_token,))
+        x *= s_smem.index(W * 4).load(TOKENS)[None, :]
+        # of similar keys little is left: the product has to be as exact as what it is taken from
+        coarse, rest = in_two(x * s_smem.index(W * 4 + 1).load(TOKENS)[None, :], DTYPE)
+        n = n_smem.index(stage)
+        z_token = warpgroup_mma(gl.convert_layout(coarse, LEFT), n, -x, is_async=True)
+        z_token = warpgroup_mma(gl.convert_layout(rest, LEFT), n, z_token, is_async=True)
+        mbarrier.wait(p_full.index(i % 2), (i // 2) & 1)
+        p = p_smem.index(i % 2)
+        z_token = warpgroup_mma(gl.convert_layout(do, LEFT), p, z_token, is_async=True)
+        grad_token = warpgroup_mma(gl.convert_layout(do, LEFT_OF_STATE), q, grad, is_async=True)
+        minus_z = warpgroup_mma_wait(1, deps=(z_token,))
+        mbarrier.arrive(p_empty.index(i % 2), count=1)
+        written = (minus_z * s_smem.index(W * 4 + 2).load(TOKENS)[None, :]).to(DTYPE)
+        grad_token = warpgroup_mma(
+            gl.convert_layout(written, LEFT_OF_STATE), k, grad_token, is_async=True
         )
-        minus_z, grad = warpgroup_mma_wait(0, deps=(z_token, grad_token))
-        written = gl.convert_layout((minus_z * (beta * k_norm)).to(DTYPE), LEFT_OF_STATE)
-        grad_token = warpgroup_mma(written, k, grad, is_async=True)
-        # behind the last chunk its own scores once more, which nobody reads
-        coming = gl.minimum(i + 1, count - 1)
-        mbarrier.wait(full.index(coming % STAGES), (coming // STAGES) & 1)
-        k_coming = k_smem.index(coming % STAGES).reshape([64, DP])
-        scores_token = warpgroup_mma(
-            q_smem.index(coming % STAGES).reshape([64, DP]), k_coming.permute((1, 0)), zero,
-            use_acc=False, is_async=True,
-        )  # fmt: skip
         if not LOCAL:
             z_box = z_smem.index(W)
             z_box.reshape([64, 64]).permute((1, 0)).store(minus_z.to(DTYPE))
             fence_async_shared()
             store_box(z_desc, [b, h, chunk * 64, row], z_box)
-        grad, scores = warpgroup_mma_wait(0, deps=(grad_token, scores_token))
+        grad = warpgroup_mma_wait(0, deps=(grad_token,))
         mbarrier.arrive(empty.index(stage), count=1)
     if LOCAL:
-        gl.store(links_ptr + (segment - 1) * (EP * DP), grad)
+        gl.store(links_ptr + (segment - 1) * (EP * DP) + (rows * DP + d), grad)
     else:
         tma.store_wait(0)
         if segment == 0:
-            gl.store(dinitial_ptr + state_offs, grad, mask=in_state)
+            gl.store(dinitial_ptr + wide * (D * E) + state_offs, grad, mask=in_state)
 
 
 @gluon.jit(do_not_specialize=SIZES)
@@ -178,7 +193,6 @@ def delta_rule_scan_hopper_kernel(
     WARPGROUPS: gl.constexpr, STAGES: gl.constexpr, LOCAL: gl.constexpr,
 ):  # fmt: skip
     """`delta_rule_scan_kernel` of `backward_kernels`."""
-    gl.static_assert(STAGES > 1, "two chunks are at work at the same time")
     ROWS: gl.constexpr = 64 * WARPGROUPS
     dtype: gl.constexpr = k_desc.dtype
     wide: gl.constexpr = k_desc.block_type.shape
@@ -190,7 +204,9 @@ def delta_rule_scan_hopper_kernel(
     n_smem = gl.allocate_shared_memory(dtype, [STAGES] + square, n_desc.layout)  # noqa: RUF005
     do_shape: gl.constexpr = [STAGES * WARPGROUPS] + narrow  # noqa: RUF005
     do_smem = gl.allocate_shared_memory(dtype, do_shape, do_desc.layout)
-    p_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + square, n_desc.layout)  # noqa: RUF005
+    p_smem = gl.allocate_shared_memory(dtype, [2] + square, n_desc.layout)  # noqa: RUF005
+    PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
+    s_smem = gl.allocate_shared_memory(gl.float32, [4 * WARPGROUPS, 64], PLAIN)
     if LOCAL:
         g_smem = p_smem
         z_smem = do_smem
@@ -199,37 +215,45 @@ def delta_rule_scan_hopper_kernel(
         z_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + narrow, z_desc.layout)  # noqa: RUF005
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
+    p_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
+    p_empty = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
     for s in gl.static_range(STAGES):
         mbarrier.init(full.index(s), count=1)
-        mbarrier.init(empty.index(s), count=WARPGROUPS)
+        mbarrier.init(empty.index(s), count=WARPGROUPS + 1)
+    for s in gl.static_range(2):
+        mbarrier.init(p_full.index(s), count=1)
+        mbarrier.init(p_empty.index(s), count=WARPGROUPS)
     descriptors = (q_desc, k_desc, do_desc, n_desc, grads_desc, z_desc)
     buffers = (q_smem, k_smem, do_smem, n_smem)
     sizes = (H, L, num_chunks, num_segments, segment_chunks, plane)
+    barriers = (full, empty, p_full, p_empty)
     # fmt: off
     if WARPGROUPS == 1:
         gl.warp_specialize(
             [
-                (_scan, (0, descriptors, buffers, p_smem, g_smem, z_smem, full, empty, scalars_ptr,
-                  dfinal_ptr, links_ptr, dinitial_ptr, sizes, D, DP, E, EP, ROWS, STAGES, LOCAL,
-                  dtype)),
-                (_load, (descriptors, buffers, full, empty, sizes, ROWS, EP, STAGES,
-                  LOCAL)),
+                (_scan, (0, descriptors, buffers, p_smem, g_smem, z_smem, s_smem, barriers,
+                  scalars_ptr, dfinal_ptr, links_ptr, dinitial_ptr, sizes, D, DP, E, EP, ROWS,
+                  STAGES, LOCAL, dtype)),
+                (_score, (buffers, p_smem, barriers, scalars_ptr, sizes, DP, EP, ROWS, STAGES,
+                  LOCAL, dtype)),
+                (_load, (descriptors, buffers, barriers, sizes, ROWS, EP, STAGES, LOCAL)),
             ],
-            [1],
-            [40],
+            [4, 1],
+            [112, 24],
         )
     else:
         gl.warp_specialize(
             [
-                (_scan, (0, descriptors, buffers, p_smem, g_smem, z_smem, full, empty, scalars_ptr,
-                  dfinal_ptr, links_ptr, dinitial_ptr, sizes, D, DP, E, EP, ROWS, STAGES, LOCAL,
-                  dtype)),
-                (_scan, (1, descriptors, buffers, p_smem, g_smem, z_smem, full, empty, scalars_ptr,
-                  dfinal_ptr, links_ptr, dinitial_ptr, sizes, D, DP, E, EP, ROWS, STAGES, LOCAL,
-                  dtype)),
-                (_load, (descriptors, buffers, full, empty, sizes, ROWS, EP, STAGES,
-                  LOCAL)),
+                (_scan, (0, descriptors, buffers, p_smem, g_smem, z_smem, s_smem, barriers,
+                  scalars_ptr, dfinal_ptr, links_ptr, dinitial_ptr, sizes, D, DP, E, EP, ROWS,
+                  STAGES, LOCAL, dtype)),
+                (_scan, (1, descriptors, buffers, p_smem, g_smem, z_smem, s_smem, barriers,
+                  scalars_ptr, dfinal_ptr, links_ptr, dinitial_ptr, sizes, D, DP, E, EP, ROWS,
+                  STAGES, LOCAL, dtype)),
+                (_score, (buffers, p_smem, barriers, scalars_ptr, sizes, DP, EP, ROWS, STAGES,
+                  LOCAL, dtype)),
+                (_load, (descriptors, buffers, barriers, sizes, ROWS, EP, STAGES, LOCAL)),
             ],
-            [4, 1],
-            [232, 40],
+            [4, 4, 1],
+            [192, 104, 24],
         )

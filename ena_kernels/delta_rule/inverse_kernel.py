@@ -5,11 +5,13 @@ r_k and r_q of both (ones unless they are normalised):
 
     A = strict_lower(diag(r_k) K K^T diag(r_k))
     N = A (I + diag(b) A)^-1                       strictly lower triangular
-    P = lower(scale * diag(r_q) Q K^T)
+    P = T (diag(b) N - I)                          with T = lower(scale * diag(r_q) Q K^T diag(r_k))
 
 N stands for both inverses of SPEC 3.3, ``(I + diag(b) A)^-1 = I - diag(b) N`` and
 ``(I + A diag(b))^-1 = I - N diag(b)``, also where b is 0, and its rounding does not touch their
-diagonal. 16 x 16 blocks are solved row by row, then merged to 32 and 64:
+diagonal. -P is what a token reads of W (`forward_kernels`). It could read what is written instead,
+but where keys are similar, that is a small difference of values, and rounding it weighs much in the
+sum of many. 16 x 16 blocks are solved row by row, then merged to 32 and 64:
 
     N_21 = (I - N_22 diag(b_2)) A_21 (I - diag(b_1) N_11)
 
@@ -124,15 +126,17 @@ def delta_rule_matrices_kernel(
         k_norm = tl.rsqrt(tl.sum(wide_k * wide_k, 1) + EPS)
         q_norm *= tl.rsqrt(tl.sum(wide_q * wide_q, 1) + EPS)
         a *= k_norm[:, None] * k_norm[None, :]
+        p *= k_norm[None, :]
         tl.store(scalars_ptr + plane, k_norm, mask=inside)
     else:
         tl.store(scalars_ptr + plane, tl.full([C], 1.0, tl.float32), mask=inside)
     tl.store(scalars_ptr + 2 * plane, q_norm, mask=inside)
-    p = tl.where(r[:, None] >= r[None, :], p * q_norm[:, None], 0.0)
     a = tl.where(r[:, None] > r[None, :], a, 0.0)
-    offs = (bh * num_chunks + chunk) * (C * C) + r[:, None] * C + r[None, :]
-    tl.store(p_ptr + offs, p.to(p_ptr.dtype.element_ty))
     n = _solve_diagonal(a, beta)
     n = _merge(n, a, beta, 16, MERGE_PRECISION)
     n = _merge(n, a, beta, 32, MERGE_PRECISION)
+    p = tl.where(r[:, None] >= r[None, :], p * q_norm[:, None], 0.0)
+    p = tl.dot(p * beta[None, :], n, -p, input_precision=MERGE_PRECISION)
+    offs = (bh * num_chunks + chunk) * (C * C) + r[:, None] * C + r[None, :]
     tl.store(n_ptr + offs, n.to(n_ptr.dtype.element_ty))
+    tl.store(p_ptr + offs, p.to(p_ptr.dtype.element_ty))

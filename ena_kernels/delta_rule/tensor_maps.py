@@ -5,7 +5,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
-from ena_kernels.hopper import DTYPES, can_import, is_hopper, shared_layout, tensor_map
+from ena_kernels.hopper import DTYPES, can_import, is_hopper, shared_layout
 
 ROWS = 64
 """Tokens, or rows of a state or a chunk matrix, in a box."""
@@ -26,16 +26,6 @@ def runs_on_hopper(*tensors: Tensor) -> bool:
     )
 
 
-def token_map(x: Tensor, width: int):
-    """Of ``[B, H, L, X]`` in boxes of a chunk of one head and `width` of X."""
-    return tensor_map(x, *_of_tokens(x.shape, x.stride(), x.dtype, width))
-
-
-def row_map(x: Tensor):
-    """Of contiguous ``[Z, R, W]`` in boxes of 64 rows."""
-    return tensor_map(x, *_of_rows(x.shape, x.dtype))
-
-
 @lru_cache(maxsize=4096)
 def _has_map(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     """Whether every step is a multiple of 16 bytes, and would be in a packed copy."""
@@ -44,15 +34,24 @@ def _has_map(shape: tuple[int, ...], strides: tuple[int, ...]) -> bool:
     return is_wide and all(n == 1 or (s > 0 and s % 8 == 0) for n, s in steps)
 
 
-@lru_cache(maxsize=4096)
-def _of_tokens(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, width: int):
+def token_box(shape: tuple[int, ...], strides: tuple[int, ...], dtype: torch.dtype, width: int):
+    """How boxes of a chunk of one head and `width` of X lie in ``[B, H, L, X]``.
+
+    What `hopper.tensor_map` takes beside the tensor.
+    """
     # the step along an axis of one does not matter, but it has to be one the TMA takes
     steps = [s if n > 1 else 8 for n, s in zip(shape[:3], strides[:3], strict=True)]
     block = (1, 1, ROWS, width)
     return list(shape), [*steps, 1], list(block), shared_layout(block, dtype)
 
 
-@lru_cache(maxsize=4096)
-def _of_rows(shape: tuple[int, ...], dtype: torch.dtype):
+def row_box(shape: tuple[int, ...], dtype: torch.dtype):
+    """How boxes of 64 rows lie in contiguous ``[Z, R, W]``."""
     Z, R, W = shape
     return [Z * R, W], [W, 1], [ROWS, W], shared_layout((ROWS, W), dtype)
+
+
+def heads_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of ``[B, H, L, X]`` stored as ``[B, L, H, X]``."""
+    _, H, L, X = shape
+    return L * H * X, X, H * X, 1

@@ -10,6 +10,7 @@ A step is one kernel and has no backward.
 import torch
 from torch import Tensor
 
+from ena_kernels.autograd import call, differentiable
 from ena_kernels.delta_rule import backward as gradients
 from ena_kernels.delta_rule import forward as outputs
 from ena_kernels.delta_rule import step_kernel
@@ -51,9 +52,8 @@ def forward(
     if segment_chunks is None:
         B, H, L, D = q.shape
         segment_chunks = segment_chunks_of(B * H, -(-L // CHUNK), D)
-    o, final_state, *_ = torch.ops.ena_kernels.delta_rule(
-        q, k, v, beta, initial_state, scale, qk_l2norm, segment_chunks
-    )
+    options = scale, qk_l2norm, segment_chunks
+    o, final_state, *_ = _delta_rule(q, k, v, beta, initial_state, *options)
     return o, final_state if output_final_state else None
 
 
@@ -135,9 +135,9 @@ def _autograd(ctx, grad_o, grad_final, *unused):
     q, k, v, beta, initial_state, *kept = ctx.saved_tensors
     if grad_o is None:
         grad_o = torch.zeros_like(v)
-    *grads, grad_initial = torch.ops.ena_kernels.delta_rule_backward(
-        grad_o, grad_final, q, k, v, beta, initial_state, *kept, *ctx.options
-    )
+    inputs = grad_o, grad_final, q, k, v, beta, initial_state, *kept, *ctx.options
+    operator = torch.ops.ena_kernels.delta_rule_backward.default
+    *grads, grad_initial = call(operator, *inputs)
     return *grads, None if initial_state is None else grad_initial, None, None, None
 
 
@@ -201,5 +201,5 @@ def _backward_fake(
     return gradients.Gradients.empty_for(q, k, v, beta)
 
 
-torch.library.register_autograd("ena_kernels::delta_rule", _autograd, setup_context=_setup_context)
+_delta_rule = differentiable("ena_kernels::delta_rule", _autograd, _setup_context)
 refuse_derivative("ena_kernels::delta_rule_backward", try_="impl='reference'")

@@ -9,6 +9,14 @@ tensor_maps = pytest.importorskip("ena_kernels.delta_rule.tensor_maps")
 TensorDescriptor = pytest.importorskip("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
 
 
+def token_map(x, width):
+    return hopper.tensor_map(x, *tensor_maps.token_box(x.shape, x.stride(), x.dtype, width))
+
+
+def row_map(x):
+    return hopper.tensor_map(x, *tensor_maps.row_box(x.shape, x.dtype))
+
+
 def checked(made):
     """The same map made by its constructor, which refuses what the hardware cannot take."""
     return TensorDescriptor(made.base, made.shape, made.strides, made.block_shape, made.layout)
@@ -18,7 +26,7 @@ def checked(made):
 def test_a_part_of_a_packed_projection_is_read_in_place(dtype):
     packed = torch.empty(2, 70, 3 * 5 * 64, dtype=dtype)
     k = packed.chunk(3, dim=-1)[1].unflatten(-1, (5, 64)).transpose(1, 2)
-    made = tensor_maps.token_map(k, 64)
+    made = token_map(k, 64)
     assert made == checked(made)
     assert made.base is k
     assert made.shape == [2, 5, 70, 64]
@@ -28,14 +36,14 @@ def test_a_part_of_a_packed_projection_is_read_in_place(dtype):
 
 def test_steps_along_axes_of_one_do_not_matter():
     x = torch.empty(1, 1, 70, 72, dtype=torch.bfloat16).as_strided((1, 1, 70, 72), (3, 5, 72, 1))
-    made = tensor_maps.token_map(x, 128)
+    made = token_map(x, 128)
     assert made == checked(made)
     assert made.strides == [8, 8, 72, 1]
 
 
 def test_states_of_chunks_are_rows_of_one_matrix():
     states = torch.empty(6, 128, 64, dtype=torch.float16)
-    made = tensor_maps.row_map(states)
+    made = row_map(states)
     assert made == checked(made)
     assert (made.shape, made.strides, made.block_shape) == ([768, 64], [64, 1], [64, 64])
 
@@ -61,10 +69,15 @@ def test_a_map_is_made_in_a_thread_with_a_cuda_context(monkeypatch):
     bound = []
     monkeypatch.setattr(hopper, "bind_context", bound.append)
     x = torch.empty(1, 2, 70, 64, dtype=torch.bfloat16)
-    tensor_maps.token_map(x, 64)
-    tensor_maps.row_map(x[0])
+    token_map(x, 64)
+    row_map(x[0])
     assert [seen.data_ptr() for seen in bound] == [x.data_ptr()] * 2
 
 
 def test_other_devices_and_dtypes_are_left_to_plain_triton():
     assert not tensor_maps.runs_on_hopper(torch.empty(1, 1, 8, 64, dtype=torch.bfloat16))
+
+
+def test_results_are_stored_with_the_heads_of_a_token_together():
+    stored = torch.empty(2, 70, 5, 24).transpose(1, 2)
+    assert tensor_maps.heads_last(stored.shape) == stored.stride()

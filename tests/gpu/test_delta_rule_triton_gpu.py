@@ -123,13 +123,22 @@ def test_segments_of_long_sequences_join(head_dim, seq_len):
 @pytest.mark.parametrize("dtype", LIMITS, ids=str)
 def test_rounding_stays_within_bounds_for_hard_keys(dtype, keys):
     inputs = make_inputs(1000, (1, 2, 64, 64), dtype=dtype, keys=keys)
-    # the update of a token, rounded to half precision, is a small difference of large sums here
+    # the gradient of an update is a small difference of what later tokens ask of the state
     limits = {
-        torch.bfloat16: (1e-2, 4e-2),
-        torch.float16: (2e-3, 6e-3),
+        torch.bfloat16: (5e-3, 2e-2),
+        torch.float16: (1e-3, 8e-3),
         torch.float32: (1e-5, 3e-5),
     }
     assert_within(errors(inputs, qk_l2norm=True), limits[dtype])
+
+
+@pytest.mark.parametrize("keys", ["near parallel", "alternating", "equal"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+def test_outputs_are_exact_for_hard_keys_where_nothing_else_is_in_the_state(head_dim, keys):
+    *tokens, _ = make_inputs(1000, (1, 2, head_dim, head_dim), keys=keys)
+    o, _ = delta_rule(*tokens, qk_l2norm=True, impl="triton")
+    exact, _ = delta_rule(*(x.double() for x in tokens), qk_l2norm=True)
+    assert ((o.double() - exact).norm() / exact.norm()).item() < 6e-3
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
@@ -189,11 +198,11 @@ def test_forward_and_backward_can_be_captured_in_a_cuda_graph(seq_len):
     weights = [torch.ones((), device="cuda").expand(1, 2, n, 64) for n in (seq_len, 64)]
     stream = torch.cuda.Stream()
     with torch.cuda.stream(stream):
-        expected = run(inputs, weights, impl="triton")
+        expected = run(inputs, weights, impl="triton", qk_l2norm=True)
     torch.cuda.synchronize()
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph, stream=stream):
-        captured = run(inputs, weights, impl="triton")
+        captured = run(inputs, weights, impl="triton", qk_l2norm=True)
     for x in captured:
         x.detach().zero_()
     graph.replay()
@@ -205,9 +214,10 @@ def test_forward_and_backward_can_be_captured_in_a_cuda_graph(seq_len):
 def test_a_thread_of_its_own_needs_no_cuda_context():
     inputs = make_inputs(300, (1, 2, 64, 64))
     weights = [torch.ones((), device="cuda").expand(1, 2, n, 64) for n in (300, 64)]
-    expected = run(inputs, weights, impl="triton")
+    expected = run(inputs, weights, impl="triton", qk_l2norm=True)
     actual = []
-    thread = threading.Thread(target=lambda: actual.extend(run(inputs, weights, impl="triton")))
+    options = {"impl": "triton", "qk_l2norm": True}
+    thread = threading.Thread(target=lambda: actual.extend(run(inputs, weights, **options)))
     thread.start()
     thread.join()
     for x, y in zip(actual, expected, strict=True):
