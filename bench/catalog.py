@@ -44,6 +44,12 @@ def needs_hopper(case: Case) -> str | None:
     return None
 
 
+def needs_right_gradients(case: Case) -> str | None:
+    if case.mode == "fwd" or case.head_dim % 64 == 0:
+        return None
+    return f"flash-attn-4 has no gradients to rely on for head_dim {case.head_dim}"
+
+
 def needs_full_window(case: Case) -> str | None:
     if case.sparsity_target not in (None, 0.0):
         return "full attention runs at sparsity 0 only"
@@ -123,7 +129,7 @@ _FLEX_FLASH = replace(
     impl="flex_flash",
     needs=("flash_attn.cute",),
     dtypes=HALF,
-    rules=(head_dim_power_of_two, head_dim_at_most(128), needs_hopper),
+    rules=(head_dim_power_of_two, head_dim_at_most(128), needs_hopper, needs_right_gradients),
     cuda=(r"(?i)flash",),
 )
 _ATTENTION = (
@@ -143,7 +149,7 @@ _ATTENTION = (
         needs=("flash_attn.cute",),
         devices=("cuda",),
         dtypes=HALF,
-        rules=(head_dim_at_most(128), needs_hopper),
+        rules=(head_dim_at_most(128), needs_hopper, needs_right_gradients),
         cuda=(r"(?i)flash",),
         rank=(("cuda", 1),),
     ),

@@ -8,7 +8,12 @@ from torch import Tensor
 from ena_kernels.attention import flex
 from ena_kernels.attention.checks import library, require_dtype
 from ena_kernels.attention.flash_attn import DTYPES
-from ena_kernels.attention.flash_attn_4 import MODULE, PACKAGE, require_hopper
+from ena_kernels.attention.flash_attn_4 import (
+    MODULE,
+    PACKAGE,
+    require_hopper,
+    require_right_gradients,
+)
 from ena_kernels.errors import UnsupportedError
 
 MOST_HEAD_DIM = 128
@@ -24,9 +29,11 @@ def run(q: Tensor, k: Tensor, v: Tensor, *, scale: float, block_mask) -> Tensor:
 
     Raises:
         UnsupportedError: a device older than Hopper, a dtype other than float16 and bfloat16, a
-            head dim that is not a multiple of 8 from 16 to 128, or flash-attn-4 is not installed.
+            head dim that is not a multiple of 8 from 16 to 128 (for gradients: of 64), or
+            flash-attn-4 is not installed.
     """
     require_hopper(q, impl="flex_flash")
+    require_right_gradients(q, k, v, impl="flex_flash")
     require_dtype(q, DTYPES, impl="flex_flash")
     if q.shape[-1] % 8 or not flex.MIN_HEAD_DIM <= q.shape[-1] <= MOST_HEAD_DIM:
         raise UnsupportedError(

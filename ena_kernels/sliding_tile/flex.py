@@ -43,8 +43,14 @@ def forward(
 
 
 @lru_cache(maxsize=32)
-def block_mask_of(canvas: Shape, tile: Shape, window: Shape, device: torch.device) -> BlockMask:
-    """Lists of mixed and of full key blocks for every query block, ascending, on the device."""
+def block_mask_of(
+    canvas: Shape, tile: Shape, window: Shape, device: torch.device, *, has_rule: bool = False
+) -> BlockMask:
+    """Lists of mixed and of full key blocks for every query block, ascending, on the device.
+
+    Args:
+        has_rule: Whether the rule for single tokens is there although no block asks for it.
+    """
     some, every = (torch.from_numpy(x).to(device) for x in _seen_blocks(canvas, tile, window))
     mixed = some & ~every
     seq_len = num_tokens(canvas)
@@ -52,7 +58,7 @@ def block_mask_of(canvas: Shape, tile: Shape, window: Shape, device: torch.devic
         *_lists(mixed),
         *_lists(every),
         BLOCK_SIZE=BLOCK,
-        mask_mod=_tile_mask(canvas, tile, window) if mixed.any() else noop_mask,
+        mask_mod=_tile_mask(canvas, tile, window) if has_rule or mixed.any() else noop_mask,
         seq_lengths=(seq_len, seq_len),
     )
 

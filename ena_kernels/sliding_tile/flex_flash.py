@@ -27,5 +27,6 @@ def forward(
         UnsupportedError: as `ena_kernels.attention.flex_flash.run`.
     """
     assert order == "tiled"
-    block_mask = block_mask_of(canvas, tile, window, q.device)
+    # PyTorch leaves out the lists of blocks, and attends everything, where there is no rule
+    block_mask = block_mask_of(canvas, tile, window, q.device, has_rule=True)
     return run(q, k, v, scale=scale, block_mask=block_mask)

@@ -241,6 +241,7 @@ def flash_attn_on_cpu(monkeypatch):
     for module in (flash_attn, flash_attn_4):
         monkeypatch.setattr(module, "require_cuda", lambda q, impl: None)
     monkeypatch.setattr(flash_attn, "DTYPES", (torch.float64,))
+    monkeypatch.setattr(flash_attn_4, "GRADIENT_HEAD_DIM", 1)
 
     def install(capability=(9, 0), **functions):
         monkeypatch.setattr(torch.cuda, "get_device_capability", lambda device: capability)
@@ -294,6 +295,18 @@ def test_a_flash_attn_that_is_not_installed_is_answered_with_how_to(
     with pytest.raises(UnsupportedError, match=f"needs the library {module},") as caught:
         attention(*inputs(2, 2), impl=impl)
     assert str(caught.value).endswith(f"Try: pip install {install}")
+
+
+@pytest.mark.parametrize("impl", ["flash_attn_4", "flex_flash"])
+def test_gradients_of_flash_attn_4_are_refused_where_they_may_be_wrong(
+    flash_attn_on_cpu, monkeypatch, impl
+):
+    flash_attn_on_cpu(cute=library_4)
+    monkeypatch.setattr(flash_attn_4, "GRADIENT_HEAD_DIM", 64)
+    with pytest.raises(UnsupportedError, match=f"{impl!r} has no gradients to rely on .* 40"):
+        attention(*inputs(2, 2, head_dim=40), impl=impl)
+    with torch.no_grad():
+        assert attention(*inputs(2, 2, head_dim=40), impl="flash_attn_4").shape[-1] == 40
 
 
 def test_flash_attn_4_refuses_a_gpu_older_than_hopper(flash_attn_on_cpu):

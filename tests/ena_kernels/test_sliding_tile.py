@@ -441,9 +441,13 @@ def test_flex_flash_hands_the_same_blocks_to_the_kernels_of_flash_attn_4(monkeyp
     shapes = {"canvas": (16, 48), "tile": (8, 16), "window": (8, 32)}
     x = torch.randn(1, 2, 16 * 48, 16)
     assert torch.equal(sliding_tile(x, x, x, scale=0.3, impl="flex_flash", **shapes), x)
-    blocks = flex.block_mask_of(*(shapes[k] for k in ("canvas", "tile", "window")), x.device)
+    where = (*(shapes[k] for k in ("canvas", "tile", "window")), x.device)
     assert asked[0]["scale"] == 0.3
-    assert asked[0]["block_mask"] is blocks
+    assert asked[0]["block_mask"] is flex.block_mask_of(*where, has_rule=True)
+    # without a rule PyTorch would attend everything, although every block is seen whole or not
+    assert asked[0]["block_mask"].mask_mod is not flex.noop_mask
+    assert flex.block_mask_of(*where).mask_mod is flex.noop_mask
+    assert not asked[0]["block_mask"].kv_num_blocks.any()
 
 
 def test_flex_flash_refuses_tensors_on_the_cpu():

@@ -97,6 +97,10 @@ def test_output_and_every_gradient_agree_with_float64(impl, dtype):
 def test_other_head_dims_agree_with_float64(impl, head_dim):
     skip_if_absent(impl)
     tensors = inputs(torch.bfloat16, seq_len=270, head_dim=head_dim)
+    if head_dim % 64 and LIBRARIES.get(impl) == "flash_attn.cute":
+        with pytest.raises(UnsupportedError, match="no gradients to rely on"):
+            attention(*tensors, impl=impl)
+        return
     assert_agrees_with_float64(impl, tensors, torch.bfloat16)
 
 
