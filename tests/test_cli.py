@@ -373,6 +373,9 @@ def test_a_comparison_with_an_unfinished_run_says_so_and_breaks_nothing(finished
     assert done.exit_code == 4
     assert f"NOTE         {run} lacks 1 of 2 measurements" in done.stdout
     assert "not measured yet: the candidate's run is unfinished" in done.stdout
+    there = ena_bench("compare", finished[1], run)
+    assert there.exit_code == 0
+    assert "BROKEN" not in there.stdout
     back = ena_bench("compare", run, finished[1], "--must-see", "500%")
     assert back.exit_code == 0
     assert f"NOTE         {run} lacks 1 of 2 measurements" in back.stdout
