@@ -138,4 +138,6 @@ class Comparison:
             return False
         # noise may hide a slow-down; what is tolerated may not
         seems_slow = case.ratio > 1.0 + self.limits.bound(0.0, case.baseline_ms)
-        return case.verdict == SLOWER or (case.verdict == AMBIGUOUS and seems_slow)
+        # a control in doubt changes nothing: only one that moved does
+        is_doubtful = case.verdict == AMBIGUOUS and seems_slow and not case.is_control
+        return case.verdict == SLOWER or is_doubtful

@@ -150,15 +150,25 @@ def judged_text(found: Comparison) -> str:
     gated = [case for case in found.gated if case.detectable is not None]
     if not gated:
         return ""
-    sizes = sorted(case.detectable or 0.0 for case in gated if case.is_judged)
-    if not sizes:
+    judged = [case for case in gated if case.is_judged]
+    if not judged:
         return _unjudged_text(gated)
-    which = "all" if len(sizes) == len(gated) else f"{len(sizes)} of {len(gated)}"
+    which = "all" if len(judged) == len(gated) else f"{len(judged)} of {len(gated)}"
     if len(gated) == 1:
         which = "it" if len(found.cases) == 1 else "the one beside the control"
-        return f"{which} could be judged: a slow-down of {_size(sizes[0])} would have shown"
+    # what was found despite its noise says nothing about what would have been
+    sizes = sorted(
+        case.detectable
+        for case in judged
+        if case.detectable is not None and case.verdict not in (SLOWER, FASTER)
+    )
+    if not sizes:
+        return f"{which} could be judged"
     text = f"{which} could be judged: a slow-down of {_size(sizes[-1])} would have shown"
-    return text if len(sizes) == 1 else f"{text} in each, one of {_size(sizes[0])} in the steadiest"
+    if len(judged) == 1:
+        return text
+    text += " in each" if len(sizes) == len(judged) else " in each of the others"
+    return text if len(sizes) == 1 else f"{text}, one of {_size(sizes[0])} in the steadiest"
 
 
 def _unjudged_text(gated: Sequence[CaseComparison]) -> str:

@@ -118,6 +118,19 @@ def test_a_control_that_moved_once_only_does_not_stop_the_gate():
     assert decide(before, moved, question, still).exit_code == 4
 
 
+def test_a_control_in_doubt_is_no_suspect():
+    """It seems slow and may not be: whichever it is, no verdict depends on it."""
+    cases = [*CASES, CONTROL]
+    before = rows_of(cases, between=0.03, seed=1)
+    doubtful = rows_of(cases, between=0.03, latency_ms=slow(1.03, CONTROL.case_id, cases), seed=2)
+    found = Question(limits=Limits(control="attention")).compare(before, doubtful)
+    (control,) = (c for c in found.cases if c.is_control)
+    assert (control.verdict, control.ratio > 1.02) == ("ambiguous", True)
+    assert control not in found.suspects
+    plain = Question(limits=Limits()).compare(before, doubtful)
+    assert CONTROL.case_id in {c.case_id for c in plain.suspects}
+
+
 def test_a_suspect_that_seems_tolerable_by_now_is_let_go(baseline):
     after = rows_of(CASES, run="change", latency_ms=slow(1.05), seed=2)
     again = Again(0.97)
