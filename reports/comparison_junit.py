@@ -11,7 +11,8 @@ _SUITE = "ena-bench check"
 
 
 def page(found: Comparison) -> str:
-    """One suite. Slower, broken and more memory are failures; not comparable is an error.
+    """One suite. Slower, broken and more memory are failures; not comparable is an error, and a
+    case that is too noisy to be judged is skipped.
 
     Where a control moved, or noise let no case be judged, a test of its own says so as an error.
     """
@@ -26,7 +27,11 @@ def page(found: Comparison) -> str:
             whole = ElementTree.SubElement(suite, "testcase", classname=_SUITE, name=name)
             _add(whole, "error", verdict, conclusion(found))
     tests = list(suite)
-    for tag, attribute in (("failure", "failures"), ("error", "errors")):
+    for tag, attribute in (
+        ("failure", "failures"),
+        ("error", "errors"),
+        ("skipped", "skipped"),
+    ):
         suite.set(attribute, str(sum(test.find(tag) is not None for test in tests)))
     suite.set("tests", str(len(tests)))
     suites = ElementTree.Element("testsuites")
@@ -46,6 +51,8 @@ def _test(case: CaseComparison) -> ElementTree.Element:
         _add(test, "failure", word, text)
     elif case.verdict == NOT_COMPARABLE:
         _add(test, "error", case.verdict, text)
+    elif not case.is_judged:
+        _add(test, "skipped", case.verdict, text)
     else:
         ElementTree.SubElement(test, "system-out").text = f"{case.verdict}: {text}"
     return test
