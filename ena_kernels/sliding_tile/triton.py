@@ -125,9 +125,9 @@ def _launch(kernel, name, arguments, strided, streamed, geometry, own):
     q = strided[0]
     strides = tuple(x.stride()[:3] for x in strided)
     # what Triton compiles for, beside shapes and strides
-    aligned = tuple(x.data_ptr() % 16 == 0 for x in arguments if isinstance(x, Tensor))
+    pointers = tuple((x.dtype, x.data_ptr() % 16 == 0) for x in arguments if isinstance(x, Tensor))
     is_alike = streamed[0].stride(2) == streamed[1].stride(2)
-    options = tuple(own.items()), is_alike, aligned
+    options = tuple(own.items()), is_alike, pointers
     num_heads = q.shape[0] * arguments[-2]
     for launch, numbers in _planned(
         kernel, name, q.device, q.dtype, q.shape, num_heads, strides, geometry, options

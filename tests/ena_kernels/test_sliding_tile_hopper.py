@@ -196,8 +196,9 @@ def test_one_plan_serves_tensors_that_are_alike_and_no_others(forward_kernel):
     assert plan(geometry=((16, 24), (16, 8), (16, 8), "raster"))[1] is not run
 
 
-def test_there_is_no_plan_for_unaligned_tensors_and_odd_tiles(forward_kernel):
+def test_there_is_no_plan_for_unaligned_or_mixed_tensors_and_odd_tiles(forward_kernel):
     (q, k, v), _ = plan()
+    assert forward.planned(q, k, v.half(), *GEOMETRY, flipped=False) is None
     unaligned = torch.empty(k.numel() + 8, dtype=k.dtype)[4:-4].view(k.shape)
     assert forward.planned(q, unaligned, v, *GEOMETRY, flipped=False) is None
     assert plan(geometry=((16, 24), (8, 8), (8, 24), "raster"))[1] is None

@@ -123,6 +123,8 @@ def planned(
     floats = (lse, grad_lse) if has_dlse else (lse,)
     if any(x.data_ptr() % 16 for x in (*tensors, *floats)):
         return None
+    if any(x.dtype != q.dtype for x in tensors):
+        return None
     strides = tuple(x.stride() for x in tensors)
     return _planned(q.device, q.dtype, q.shape, k.shape, strides, geometry, has_dlse)
 

@@ -86,7 +86,7 @@ def planned(
         geometry: Canvas, tile, window, order.
         flipped: Whether the scale is negative.
     """
-    if (q.data_ptr() | k.data_ptr() | v.data_ptr()) % 16:
+    if (q.data_ptr() | k.data_ptr() | v.data_ptr()) % 16 or not q.dtype == k.dtype == v.dtype:
         return None
     strides = q.stride(), k.stride(), v.stride()
     return _planned(q.device, q.dtype, q.shape, k.shape, strides, geometry, flipped)
