@@ -21,7 +21,8 @@ def runs_on_hopper(*tensors: Tensor) -> bool:
         q.is_cuda
         and q.dtype in DTYPES
         and is_hopper(q.device)
-        and all(x.data_ptr() % 16 == 0 and _has_map(x.shape, x.stride()) for x in tensors)
+        and all(x.dtype == q.dtype and x.data_ptr() % 16 == 0 for x in tensors)
+        and all(_has_map(x.shape, x.stride()) for x in tensors)
         and can_import("ena_kernels.delta_rule.hopper_scan_kernel")
     )
 

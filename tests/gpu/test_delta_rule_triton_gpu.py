@@ -175,6 +175,7 @@ def test_on_hopper_the_backward_takes_its_own_kernels_for_packed_projections():
     q, k, v = (x.unflatten(-1, (5, 64)).transpose(1, 2) for x in packed.chunk(3, dim=-1))
     assert hopper_backward.supports(q, k, v, v, 64, 64)
     assert not hopper_backward.supports(*(x.float() for x in (q, k, v, v)), 64, 64)
+    assert not hopper_backward.supports(q, k.float(), v, v, 64, 64)
     assert not hopper_backward.supports(q, k, v, v, 64, 192)
     assert not hopper_backward.supports(q, k, v, v[:, :, :, 1:], 64, 64)
 
