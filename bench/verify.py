@@ -82,6 +82,9 @@ def twin_of(case: Case, contender: Contender) -> Case:
     else:
         squares = [TWIN_CANVASES[case.ndim], (16,) * case.ndim]
         candidates = [case.with_(canvas=canvas, **small) for canvas in squares]
+    if case.mode == "fwd":
+        # what has an output to rely on may have no gradients
+        candidates += [twin.with_(mode="fwd") for twin in candidates]
     return next((c for c in candidates if contender.why_not(c) is None), candidates[0])
 
 

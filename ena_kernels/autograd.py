@@ -56,5 +56,9 @@ def _is_tracked(inputs: tuple) -> bool:
 
 
 def _is_traced() -> bool:
-    """Whether a compiler reads the calls, or a transformation such as vmap does."""
-    return torch.compiler.is_compiling() or torch._C._are_functorch_transforms_active()
+    """Whether a compiler or tracer reads the calls, or a transformation such as vmap does."""
+    return (
+        torch.compiler.is_compiling()
+        or torch.jit.is_tracing()
+        or torch._C._are_functorch_transforms_active()
+    )

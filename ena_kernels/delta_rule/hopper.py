@@ -53,7 +53,9 @@ class Forward:
         self._transfer = self._chain = None
         if cut.num_segments > 1:
             self._transfer = _recurrence(cut, HOPPER_TRANSFER[DP], has_output=False)
-            self._chain = Chain(cut, is_backwards=False, precision="tf32")
+            # tf32 is as coarse as float16, and the chain is long
+            precision = "tf32x3" if dtype == torch.float16 else "tf32"
+            self._chain = Chain(cut, is_backwards=False, precision=precision)
         self._output = _recurrence(cut, HOPPER_OUTPUT[EP], has_output=True)
 
     def __call__(self, run, q, k, v, beta, initial, scale: float) -> None:

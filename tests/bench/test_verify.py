@@ -1,6 +1,7 @@
 """Whatever is wrong with a contender is found before a number of it is believed."""
 
 import math
+from dataclasses import replace
 
 import pytest
 import torch
@@ -187,6 +188,18 @@ def test_the_twin_keeps_what_decides_the_path_and_changes_the_sizes():
     assert twin.canvas == (16, 24)
     assert 0.2 < twin.sparsity < 0.8
     assert len(set(twin.canvas)) == len(twin.canvas)
+
+
+@pytest.mark.parametrize("impl", ["flash_attn_4", "flex_flash"])
+def test_a_case_without_gradients_to_rely_on_has_a_twin_of_its_output(impl):
+    contender = registry()[("op", "attention", impl)]
+    rules = {"needs": (), "rules": tuple(r for r in contender.rules if "hopper" not in r.__name__)}
+    installed = replace(contender, **rules)
+    case = CASE.with_(
+        contender="attention", impl=impl, dtype="bfloat16", device="cuda", head_dim=32, mode="fwd"
+    )
+    assert verify.twin_of(case, installed).mode == "fwd"
+    assert verify.twin_of(case.with_(head_dim=64), installed).mode == "fwdbwd"
 
 
 def test_one_twin_serves_every_length():

@@ -86,6 +86,14 @@ def test_a_compiler_sees_the_operator_in_one_graph():
 
 
 @pytest.mark.filterwarnings("ignore:There is a performance drop")
+@pytest.mark.filterwarnings("ignore")
+def test_a_tracer_sees_the_operator():
+    x, y = inputs()
+    traced = torch.jit.trace(lambda x, y: product_and_sum(x, y, 2.0)[0], (x, y), check_trace=False)
+    assert "product_and_sum" in str(traced.graph)
+    assert torch.equal(traced(x, y), product_and_sum(x, y, 2.0)[0])
+
+
 def test_transformations_see_the_operator():
     x, y = (x.detach() for x in inputs())
     product, _ = torch.func.vmap(lambda x, y: product_and_sum(x, y, 2.5))(x, y)

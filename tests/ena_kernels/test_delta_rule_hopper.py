@@ -140,3 +140,14 @@ def test_what_kernels_are_compiled_for_has_a_plan_of_its_own(which):
         run(q, k, v, beta.float())
     planned = [x._planned.cache_info().currsize for x in (hopper, hopper_backward)]
     assert planned == {"last state": [1, 2], "beta's place": [2, 1]}.get(which, [2, 2])
+
+
+@pytest.mark.parametrize(
+    ("dtype", "precision"), [(torch.bfloat16, "tf32"), (torch.float16, "tf32x3")]
+)
+def test_the_chain_is_no_coarser_than_the_tensors(dtype, precision):
+    q, k, v, beta = make_inputs()
+    cut = segments.cut_of(q, v, 5)
+    strides = tuple(x.stride() for x in (q, k, v, beta))
+    planned = hopper.Forward(cut, dtype, strides, qk_l2norm=True)
+    assert planned._chain._launch.constants["PRECISION"] == precision

@@ -98,7 +98,7 @@ def test_plain_triton_matches_in_every_configuration(anywhere, dims, dtype):
 def test_hard_keys_match(dtype, kind):
     inputs = make_inputs(4096, (1, 4, 128, 64), dtype=dtype, keys=kind)
     # the state is a sum of small differences of large values: what is rounded weighs more
-    check(inputs, run(inputs), times=2)
+    check(inputs, run(inputs), times=4 if dtype == torch.float16 else 2)
 
 
 @pytest.mark.parametrize("dims", [(1, 16, 64, 64), (1, 16, 128, 128), (1, 130, 64, 128)])
