@@ -288,6 +288,7 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
     from reports.progress import Progress
 
     before, problems = baselines.read(baseline)
+    baselines.require_whole(baseline)
     question = question_of(options, candidate)
     if candidate is not None:
         after, more = baselines.read(candidate)

@@ -10,6 +10,7 @@ import pyarrow as pa
 import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
+from bench import units
 from bench.case import Case, parse_shape
 from bench.errors import EnaBenchError, StorageError, UsageError
 from bench.results import RunDirectory, load, unfinished
@@ -24,6 +25,7 @@ ROUNDS = {"cuda": 10, "cpu": 20}
 
 _REFRESH = "make another: ena-bench run --preset ci --rounds 10 --fresh-workers -o runs/new, then "
 _REFRESH += "ena-bench export runs/new -o FILE"
+_UNFINISHED = "not measured yet: the candidate's run is unfinished"
 
 
 class NotComparableError(EnaBenchError):
@@ -60,9 +62,41 @@ def read(path: Path) -> tuple[pd.DataFrame, list[str]]:
     return rows, [*problems, *unfinished([path])]
 
 
-def unmeasured(path: Path) -> frozenset[str]:
-    """Ids of cases that a run directory plans and has no row of; a file does not tell."""
-    return frozenset(RunDirectory.open(path).unmeasured() if path.is_dir() else ())
+def require_whole(path: Path) -> None:
+    """Refuse a run directory whose lost or missing cases a gate would say nothing about.
+
+    A file does not tell what was planned, and case by case fewer rounds than planned will do.
+
+    Raises:
+        StorageError: a row cannot be read, or a case was never measured.
+    """
+    if not path.is_dir():
+        return
+    run = RunDirectory.open(path)
+    if lost := run.unreadable():
+        wrong = f"{units.plural(len(lost), 'row')} of the baseline cannot be read: {lost[0].wrong}"
+    elif absent := run.unmeasured():
+        first = next(iter(absent)).case_path
+        planned = units.plural(len(run.cases), "case")
+        wrong = f"the baseline {path} lacks {len(absent)} of {planned}, such as {first}"
+    else:
+        return
+    raise StorageError(
+        wrong,
+        expected="a baseline with every case that it plans: nothing is said about any other",
+        try_=f"ena-bench run --resume {path}, at the revision that it measured; or {_REFRESH}",
+    )
+
+
+def unmeasured(path: Path) -> dict[str, str]:
+    """Cases that a run directory plans and has no row of, by id, and why not; a file does not
+    tell."""
+    if not path.is_dir():
+        return {}
+    return {
+        case.case_id: _UNFINISHED if err is None else f"not readable: {err.wrong}"
+        for case, err in RunDirectory.open(path).unmeasured().items()
+    }
 
 
 def cases(rows: pd.DataFrame) -> list[Case]:

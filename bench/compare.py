@@ -6,7 +6,7 @@ Hochberg's procedure. What worked before and does not work now is broken, whatev
 """
 
 import zlib
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import NamedTuple
@@ -30,6 +30,7 @@ from bench.rounds import Floats
 from bench.verdict import (
     AMBIGUOUS,
     BROKEN,
+    FASTER,
     NOT_COMPARABLE,
     SAME,
     Limits,
@@ -48,7 +49,7 @@ def compare(
     limits: Limits | None = None,
     *,
     relative_to: str | None = None,
-    unmeasured: Collection[str] = (),
+    unmeasured: Mapping[str, str] | None = None,
     seed: int = 0,
 ) -> Comparison:
     """Compare two frames of `bench.row.Row`, case by case.
@@ -59,11 +60,11 @@ def compare(
     Args:
         relative_to: Compare speed-ups over this contender (`name` or `name/impl`) of the same
             shape in the same run and round, which also holds across machines.
-        unmeasured: Ids of cases that the candidate's run plans and has not come to yet; any other
-            case that is missing from it is broken.
+        unmeasured: Cases that the candidate's run plans and has no rows of, by id, and why not: it
+            has not come to them, or lost them. Any other case that is missing from it is broken.
     """
     limits = limits or Limits()
-    sides = _Sides(cohorts(baseline), cohorts(candidate), limits, relative_to, unmeasured)
+    sides = _Sides(cohorts(baseline), cohorts(candidate), limits, relative_to, unmeasured or {})
     drafts = [sides.draft(case_id, seed) for case_id, c in sides.before.items() if c.ok]
     cases, geomean = _judged(drafts, limits)
     return Comparison(
@@ -116,7 +117,7 @@ class _Sides:
     after: Mapping[str, Cohort]
     limits: Limits
     relative_to: str | None
-    unmeasured: Collection[str]
+    unmeasured: Mapping[str, str]
 
     def draft(self, case_id: str, seed: int) -> _Draft:
         old, new = self.before[case_id], self.after.get(case_id)
@@ -128,9 +129,10 @@ class _Sides:
             impl=old.impl,
             verdict=SAME,
             is_control=control is not None and is_named(old, control),
+            is_anchor=self._is_anchor(old),
         )
         if new is None and case_id in self.unmeasured:
-            reason = "not measured yet: the candidate's run is unfinished"
+            reason = self.unmeasured[case_id]
             return _Draft(replace(known, verdict=NOT_COMPARABLE, reason=reason), None)
         if new is None:
             reason = "was ok and is missing from the candidate"
@@ -203,17 +205,32 @@ class _Sides:
         if not (old.samples(metric) and new.samples(metric)):
             found.append(f"no samples of {metric}")
         if self.relative_to is not None and not found and self._anchors(old) is None:
-            found.append(f"no {self.relative_to} of its shape in the same rounds of both runs")
+            found.append(self._why_no_anchor(old))
         return found
+
+    def _why_no_anchor(self, case: Cohort) -> str:
+        for anchor in self._of_its_shape(case):
+            if anchor.case_id in self.unmeasured and anchor.ok:
+                return f"its anchor {anchor.case_path} is {self.unmeasured[anchor.case_id]}"
+        return f"no {self.relative_to} of its shape in the same rounds of both runs"
 
     def _compared(self, known: CaseComparison, old: Cohort, new: Cohort, seed: int) -> _Draft:
         metric = self.limits.metric
         anchors = self._anchors(old) or (None, None)
         baseline = replace(_side(old, anchors[0], metric), least_spread=self.usual_spreads[0])
         candidate = replace(_side(new, anchors[1], metric), least_spread=self.usual_spreads[1])
+        baseline_ms, candidate_ms = baseline.centre_ms, candidate.centre_ms
+        known = replace(
+            known,
+            baseline_ms=baseline_ms,
+            candidate_ms=candidate_ms,
+            num_rounds=(len(baseline.rounds), len(candidate.rounds)),
+        )
+        if known.is_anchor:
+            reason = "what others are relative to: not judged itself"
+            return _Draft(replace(known, reason=reason), None)
         own_seed = [seed, zlib.crc32(known.case_id.encode())]
         found = ratio_of(baseline, candidate, self.limits, own_seed)
-        baseline_ms, candidate_ms = baseline.centre_ms, candidate.centre_ms
         bound = self.limits.bound(found.noise_floor, baseline_ms)
         compared = replace(
             known,
@@ -225,23 +242,19 @@ class _Sides:
             bound=bound,
             detectable=detectable(found, bound, self.limits.confidence),
             must_see=self.limits.visible(old.rows[0]["device"], baseline_ms),
-            baseline_ms=baseline_ms,
-            candidate_ms=candidate_ms,
-            num_rounds=(len(baseline.rounds), len(candidate.rounds)),
         )
         return _Draft(compared, found)
 
     def _anchors(self, case: Cohort) -> tuple[Cohort, Cohort] | None:
         """What a case is relative to in each run: the fastest of that name in the baseline."""
-        name = self.relative_to
-        if name is None:
-            return None
         metric = self.limits.metric
-        new = self.after[case.case_id]
+        new = self.after.get(case.case_id)
+        if new is None:
+            return None
         found = [
             (old, self.after[old.case_id])
-            for old in self.before.values()
-            if is_named(old, name) and old.shape == case.shape and old.case_id in self.after
+            for old in self._of_its_shape(case)
+            if old.case_id in self.after
         ]
         found = [
             (a, b)
@@ -250,6 +263,20 @@ class _Sides:
             and b.samples(metric).keys() & new.samples(metric).keys()
         ]
         return min(found, key=lambda pair: min(r["latency_ms"] for r in pair[0].ok), default=None)
+
+    def _is_anchor(self, case: Cohort) -> bool:
+        """Whether a case would be relative to itself."""
+        if self.relative_to is None or not is_named(case, self.relative_to):
+            return False
+        anchors = self._anchors(case)
+        return anchors is None or anchors[0] is case
+
+    def _of_its_shape(self, case: Cohort) -> list[Cohort]:
+        """What a case may be relative to, in the baseline."""
+        name = self.relative_to
+        if name is None:
+            return []
+        return [c for c in self.before.values() if is_named(c, name) and c.shape == case.shape]
 
 
 def _side(case: Cohort, anchor: Cohort | None, metric: str) -> Side:
@@ -312,14 +339,18 @@ def _round_notes(cases: Sequence[CaseComparison]) -> list[str]:
     few = [c for c in cases if c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS]
     if not few:
         return []
-    fewest = units.plural(min(min(c.num_rounds) for c in few), "round")
-    line = f"{units.plural(len(few), 'case')} measured in {fewest}: how much rounds differ is "
-    line += f"unknown, and taken to be {units.percent_label(ASSUMED_SPREAD)}, so that only gross "
-    return [line + "differences count; --rounds 5 --fresh-workers measures it"]
+    line = f"{units.plural(len(few), 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how "
+    line += (
+        f"much rounds differ is unknown, and taken to be {units.percent_label(ASSUMED_SPREAD)}, "
+    )
+    return [line + "so that only gross differences count; --rounds 5 --fresh-workers measures it"]
 
 
 def _control_notes(cases: Sequence[CaseComparison]) -> list[str]:
-    controls = [c for c in cases if c.is_control and c.ratio is not None]
-    if not controls or any(c.is_judged for c in controls):
+    controls = [c for c in cases if c.is_control]
+    if controls and all(c.is_anchor for c in controls):
+        return ["the control is what others are relative to: it cannot tell what the machine did"]
+    controls = [c for c in controls if c.ratio is not None]
+    if not controls or any(c.is_judged or c.verdict == FASTER for c in controls):
         return []
     return ["the control is too noisy to tell whether the machine changed"]

@@ -33,6 +33,7 @@ class CaseComparison:
         baseline_ms, candidate_ms: Medians, also where the ratio is one of speed-ups.
         num_rounds: Successful ones, of the baseline and the candidate.
         is_control: Its code did not change; the machine is judged by it.
+        is_anchor: Others are relative to it, and it to itself, which says nothing: it has no ratio.
     """
 
     case_id: str
@@ -57,6 +58,7 @@ class CaseComparison:
     baseline_mib: float | None = None
     candidate_mib: float | None = None
     is_control: bool = False
+    is_anchor: bool = False
 
     @property
     def memory_ratio(self) -> float | None:
@@ -71,10 +73,10 @@ class CaseComparison:
 
     @property
     def is_judged(self) -> bool:
-        """Whether its times say anything: a difference, or that there is no large slow-down."""
+        """Whether it is slower, or a slow-down that has to be visible would have been."""
         if self.detectable is None or self.must_see is None:
             return False
-        return self.verdict in (SLOWER, FASTER) or self.detectable <= self.must_see
+        return self.verdict == SLOWER or self.detectable <= self.must_see
 
 
 class Geomean(NamedTuple):
@@ -103,8 +105,10 @@ class Comparison:
 
     @property
     def gated(self) -> tuple[CaseComparison, ...]:
-        """The cases that the gate is about: all but controls, or these where there is no other."""
-        return tuple(c for c in self.cases if not c.is_control) or self.cases
+        """The cases that the gate is about: all but controls, or these where there is no other, and
+        never anchors."""
+        compared = tuple(c for c in self.cases if not c.is_anchor)
+        return tuple(c for c in compared if not c.is_control) or compared
 
     @property
     def moved_controls(self) -> tuple[CaseComparison, ...]:

@@ -10,8 +10,8 @@ So most suspects cost one batch, and a slow-down close to the noise gets the rou
 Looking early is paid for as Haybittle (1971) and Peto (1976) proposed, by `EARLY_Q_VALUE`.
 """
 
-from collections.abc import Callable, Collection, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field, replace
 
 import pandas as pd
 
@@ -38,7 +38,7 @@ class Question:
 
     limits: Limits
     relative_to: str | None = None
-    unmeasured: Collection[str] = ()
+    unmeasured: Mapping[str, str] = field(default_factory=dict)
     seed: int = 0
 
     def compare(self, baseline: pd.DataFrame, candidate: pd.DataFrame) -> Comparison:

@@ -1,6 +1,7 @@
 """What commands share: how errors look, and the options that many of them have."""
 
 import json
+import math
 import os
 import sys
 from collections.abc import Callable
@@ -133,8 +134,11 @@ class Fraction(click.ParamType[float]):
         try:
             number = float(str(value).strip().removesuffix("%"))
         except ValueError:
+            number = math.nan
+        is_percent = str(value).strip().endswith("%")
+        if not math.isfinite(number) or (number >= 100.0 and not is_percent):
             self.fail(f"{value!r} is neither like 5% nor like 0.05", param, ctx)
-        if str(value).strip().endswith("%"):
+        if is_percent:
             return number / 100.0
         if number >= 1.0:
             self.fail(f"{value!r} would be {100 * number:g}%: write {number:g}%", param, ctx)
@@ -237,7 +241,7 @@ def question_of(options: dict[str, Any], candidate: Path | None = None) -> "Ques
             check_known(name.replace("_", "-"), options[name], sorted({k[1] for k in registry()}))
     names = ("max_slowdown", "must_see", "max_memory", "metric", "control", "new_kernels")
     limits = Limits(**{name: options[name] for name in names})
-    unmeasured = frozenset() if candidate is None else baseline.unmeasured(candidate)
+    unmeasured = {} if candidate is None else baseline.unmeasured(candidate)
     return Question(limits=limits, relative_to=options["relative_to"], unmeasured=unmeasured)
 
 

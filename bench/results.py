@@ -175,23 +175,39 @@ class RunDirectory:
             )
         return frame
 
-    def unmeasured(self) -> set[str]:
-        """Ids of planned cases that have no row at all."""
-        return {case.case_id for case in self.cases} - self._num_rows().keys()
+    def unmeasured(self) -> dict[Case, StorageError | None]:
+        """Planned cases without a row that can be read, and what is wrong with a file of theirs."""
+        num_rows, damaged = self._found()
+        return {
+            case: damaged.get(case.case_id) for case in self.cases if not num_rows[case.case_id]
+        }
 
     def missing(self) -> str | None:
-        """What is planned and has no row, in a sentence; None if all of it has."""
+        """What is planned and has no row that can be read, in a sentence; None if all of it has."""
         rounds = self.options.get("rounds", 1)
-        found = self._num_rows()
+        found, _ = self._found()
         number = sum(max(rounds - found[case.case_id], 0) for case in self.cases)
         if not number:
             return None
         planned = units.plural(rounds * len(self.cases), "measurement")
         return f"{self.path} lacks {number} of {planned}; ena-bench run --resume {self.path}"
 
-    def _num_rows(self) -> Counter[str]:
-        """Of each case, by its id; damaged files among them."""
-        return Counter(path.stem.rpartition("-r")[0] for path in self.row_paths())
+    def _found(self) -> tuple[Counter[str], dict[str, StorageError]]:
+        """How many rows of a case can be read, and the error of one that cannot, by its id."""
+        num_rows: Counter[str] = Counter()
+        damaged: dict[str, StorageError] = {}
+        paths = self.row_paths()
+        for path, found in zip(paths, read_all(paths), strict=True):
+            case_id = path.stem.rpartition("-r")[0]
+            if isinstance(found, Unreadable):
+                damaged[case_id] = found.error
+            else:
+                num_rows[case_id] += 1
+        return num_rows, damaged
+
+    def unreadable(self) -> list[StorageError]:
+        """What is wrong with each file that cannot be read."""
+        return [f.error for f in read_all(self.row_paths()) if isinstance(f, Unreadable)]
 
     def row_paths(self) -> list[Path]:
         """Every finished row, by name."""
@@ -260,14 +276,11 @@ def require_whole(paths: Sequence[Path], out: Path) -> None:
         StorageError: files in them cannot be read.
     """
     runs = [RunDirectory(path) for path in paths if path.is_dir()]
-    files = [(run, file) for run in runs for file in run.row_paths()]
-    found = read_all([file for _, file in files])
-    lost = [
-        run for (run, _), table in zip(files, found, strict=True) if isinstance(table, Unreadable)
-    ]
+    lost = [run for run in runs for _ in run.unreadable()]
     if lost:
+        num_rows = sum(len(run.row_paths()) for run in runs)
         raise StorageError(
-            f"{len(lost)} of {units.plural(len(files), 'row')} cannot be read: {out} lacks them",
+            f"{len(lost)} of {units.plural(num_rows, 'row')} cannot be read: {out} lacks them",
             expected="a run whose every row can be read; as a baseline, the file would hide cases",
             try_=f"ena-bench run --resume {lost[0].path}, which measures them again; export anew",
         )

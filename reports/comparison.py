@@ -34,6 +34,7 @@ PLAIN_WIDTH = 180
 MAX_PASSED = 60
 """Cases without a finding are listed one by one up to this many."""
 
+_ANCHOR = "anchor"
 _LEAD = 13
 _LABEL = 16
 _STYLES = {
@@ -113,7 +114,7 @@ def document(
         "limits": asdict(found.limits),
         "geomean": None if found.geomean is None else found.geomean._asdict(),
         "sensitivity": None if able is None else able._asdict(),
-        "num_cases": dict(Counter(case.verdict for case in found.cases)),
+        "num_cases": dict(Counter(map(verdict_text, found.cases))),
         "num_judged": sum(case.is_judged for case in found.gated),
         "cases": [
             asdict(case) | {"memory_ratio": case.memory_ratio, "is_judged": case.is_judged}
@@ -126,8 +127,9 @@ def document(
 
 def conclusion(found: Comparison) -> str:
     """`30 cases: 2 slower, 28 the same; ...`: counts, how many were judged, and a moved control."""
-    counts = Counter(case.verdict for case in found.cases)
+    counts = Counter(map(verdict_text, found.cases))
     parts = [f"{counts[verdict]} {_plain(verdict)}" for verdict in VERDICTS if counts[verdict]]
+    parts += [units.plural(counts[_ANCHOR], _ANCHOR)] if counts[_ANCHOR] else []
     memory = sum(case.memory_verdict == MORE for case in found.cases)
     parts += [f"{memory} with more memory"] if memory else []
     text = f"{units.plural(len(found.cases), 'case')}: {', '.join(parts) or 'none'}"
@@ -147,28 +149,39 @@ def judged_text(found: Comparison) -> str:
 
     Empty where no case could be compared at all.
     """
-    gated = [case for case in found.gated if case.detectable is not None]
-    if not gated:
-        return ""
-    judged = [case for case in gated if case.is_judged]
+    gated = found.gated
+    compared = [case for case in gated if case.detectable is not None]
+    if not compared:
+        return (
+            ""
+            if gated or not found.cases
+            else "none could be judged: nothing is relative to the anchors"
+        )
+    judged = [case for case in compared if case.is_judged]
     if not judged:
-        return _unjudged_text(gated)
+        return _unjudged_text(compared)
     which = "all" if len(judged) == len(gated) else f"{len(judged)} of {len(gated)}"
     if len(gated) == 1:
-        which = "it" if len(found.cases) == 1 else "the one beside the control"
-    # what was found despite its noise says nothing about what would have been
+        which = _the_only_one(found)
+    # what is slower despite its noise says nothing about what would have shown
     sizes = sorted(
-        case.detectable
-        for case in judged
-        if case.detectable is not None and case.verdict not in (SLOWER, FASTER)
+        case.detectable for case in judged if case.detectable is not None and case.verdict != SLOWER
     )
     if not sizes:
         return f"{which} could be judged"
     text = f"{which} could be judged: a slow-down of {_size(sizes[-1])} would have shown"
     if len(judged) == 1:
         return text
-    text += " in each" if len(sizes) == len(judged) else " in each of the others"
+    text += " in each" if len(sizes) == len(judged) else " in each that is not slower"
     return text if len(sizes) == 1 else f"{text}, one of {_size(sizes[0])} in the steadiest"
+
+
+def _the_only_one(found: Comparison) -> str:
+    """What a single case is called whose gate it is."""
+    others = [case for case in found.cases if case not in found.gated]
+    if not others:
+        return "it"
+    return f"the one beside the {'control' if any(c.is_control for c in others) else 'anchor'}"
 
 
 def _unjudged_text(gated: Sequence[CaseComparison]) -> str:
@@ -201,7 +214,7 @@ def sensitivity_text(found: Comparison) -> str:
         return ""
     median, worst = _size(able.median), _size(able.worst)
     first = f"these rounds find slow-downs from {median}"
-    if len(found.cases) == 1:
+    if sum(case.detectable is not None for case in found.cases) == 1:
         return first
     return f"{first} in half of the cases, from {worst} in all (the noisiest is {able.worst_path})"
 
@@ -216,6 +229,11 @@ def _size(slowdown: float) -> str:
 def ratio_text(value: float | None) -> str:
     """`1.052`: a ratio near 1 with the digits that tell 5% from 6%."""
     return units.NOT_AVAILABLE if value is None else f"{value:.3f}"
+
+
+def verdict_text(case: CaseComparison) -> str:
+    """Its verdict; an anchor with nothing wrong has none, for it was compared with itself."""
+    return _ANCHOR if case.is_anchor and case.verdict == SAME else case.verdict
 
 
 def memory_text(case: CaseComparison) -> str:
@@ -268,7 +286,7 @@ def _table(found: Comparison, width: int) -> Iterator[Line]:
 
 
 def _label(case: CaseComparison) -> str:
-    text = case.verdict
+    text = verdict_text(case)
     if case.memory_verdict == MORE and case.verdict not in (BROKEN, SLOWER):
         text = "MEMORY"
     elif case.verdict in (BROKEN, SLOWER):
@@ -278,7 +296,9 @@ def _label(case: CaseComparison) -> str:
 
 def _numbers(case: CaseComparison) -> str:
     if case.ratio is None:
-        return " " * sum(len(GAP) + size for _, _, size in _HEADINGS)
+        sides = (case.baseline_ms, case.candidate_ms)
+        times = [units.significant(ms) if ms else "" for ms in sides]
+        return _aligned([*times, *[""] * (len(_HEADINGS) - 2)])
     cells = (
         units.significant(case.baseline_ms),
         units.significant(case.candidate_ms),
@@ -288,6 +308,10 @@ def _numbers(case: CaseComparison) -> str:
         f"{case.num_rounds[0]} / {case.num_rounds[1]}",
         memory_text(case),
     )
+    return _aligned(cells)
+
+
+def _aligned(cells: Sequence[str]) -> str:
     return "".join(
         f"{GAP}{text:>{size}}" for text, (_, _, size) in zip(cells, _HEADINGS, strict=True)
     )

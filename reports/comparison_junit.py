@@ -4,15 +4,15 @@ from xml.etree import ElementTree
 
 from bench import units
 from bench.comparison import UNDECIDED, CaseComparison, Comparison
-from bench.verdict import MORE, NOT_COMPARABLE
-from reports.comparison import conclusion, ratio_text, reason_text
+from bench.verdict import FASTER, MORE, NOT_COMPARABLE
+from reports.comparison import conclusion, ratio_text, reason_text, verdict_text
 
 _SUITE = "ena-bench check"
 
 
 def page(found: Comparison) -> str:
     """One suite. Slower, broken and more memory are failures; not comparable is an error, and a
-    case that is too noisy to be judged is skipped.
+    case that is too noisy to be judged is skipped, as is an anchor.
 
     Where a control moved, or noise let no case be judged, a test of its own says so as an error.
     """
@@ -51,8 +51,8 @@ def _test(case: CaseComparison) -> ElementTree.Element:
         _add(test, "failure", word, text)
     elif case.verdict == NOT_COMPARABLE:
         _add(test, "error", case.verdict, text)
-    elif not case.is_judged:
-        _add(test, "skipped", case.verdict, text)
+    elif not case.is_judged and case.verdict != FASTER:
+        _add(test, "skipped", verdict_text(case), text)
     else:
         ElementTree.SubElement(test, "system-out").text = f"{case.verdict}: {text}"
     return test

@@ -14,6 +14,7 @@ from reports.comparison import (
     ratio_text,
     reason_text,
     sensitivity_text,
+    verdict_text,
 )
 from reports.markdown import escape, table
 from reports.tables import Column, Table
@@ -67,7 +68,7 @@ def _table(cases: list[CaseComparison]) -> Table:
 
 
 def _cells(case: CaseComparison) -> list[str]:
-    verdict = case.verdict
+    verdict = verdict_text(case)
     if case.memory_verdict == MORE and verdict not in (SLOWER, BROKEN):
         verdict = f"{verdict}, more memory"
     name = f"{case.case_path} (control)" if case.is_control else case.case_path

@@ -379,6 +379,30 @@ def test_a_comparison_with_an_unfinished_run_says_so_and_breaks_nothing(finished
     back = ena_bench("compare", run, finished[1], "--must-see", "500%")
     assert back.exit_code == 0
     assert f"NOTE         {run} lacks 1 of 2 measurements" in back.stdout
+    refused = ena_bench("check", "--baseline", run, finished[1])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"Error: the baseline {run} lacks 1 of 2 cases, such as op/")
+
+
+def test_damaged_rows_of_a_candidate_break_nothing_and_those_of_a_baseline_fail(finished, tmp_path):
+    run = tmp_path / "run"
+    shutil.copytree(finished[1], run)
+    victim = rows_of(run)[0]
+    victim.write_bytes(b"torn")
+    done = ena_bench("check", "--baseline", finished[1], run)
+    assert done.exit_code == 4
+    assert f"not readable: {victim} is damaged" in " ".join(done.stdout.split())
+    assert "BROKEN" not in done.stdout
+    refused = ena_bench("check", "--baseline", run, finished[1])
+    assert refused.exit_code == 1
+    assert refused.stderr.startswith(f"Error: 1 row of the baseline cannot be read: {victim} is")
+
+
+@pytest.mark.parametrize("size", ["inf", "nan", "1000", "inf%", "much"])
+def test_a_limit_that_is_no_size_of_a_slow_down_is_a_usage_error(size, finished):
+    done = ena_bench("compare", finished[1], finished[1], "--must-see", size)
+    assert done.exit_code == 2
+    assert f"'{size}' is neither like 5% nor like 0.05" in done.stderr
 
 
 def test_a_history_is_drawn_from_runs(finished, folder):

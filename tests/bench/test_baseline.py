@@ -81,11 +81,63 @@ def test_an_unfinished_run_says_what_it_lacks_and_which_cases_it_never_came_to(t
     assert problems == [
         f"{made.path} lacks 6 of 10 measurements; ena-bench run --resume {made.path}"
     ]
-    assert baseline.unmeasured(made.path) == {CASES[0].case_id}
+    assert baseline.unmeasured(made.path) == {
+        CASES[0].case_id: "not measured yet: the candidate's run is unfinished"
+    }
+
+
+def run_of(path, cases):
+    """A run that plans all cases, with two rounds of some."""
+    run = RunDirectory.create(path, run_id="night", cases=CASES, options={"rounds": 2})
+    for values in rows_of(cases, rounds=2).to_dict("records"):
+        run.write_row(Row(**plain(values)))
+    return run
+
+
+def test_a_case_whose_every_row_is_damaged_is_not_measured_and_the_file_is_named(tmp_path):
+    run = run_of(tmp_path / "run", CASES)
+    lost = [path for path in run.row_paths() if path.name.startswith(CASES[1].case_id)]
+    lost[0].write_bytes(b"torn")
+    assert baseline.unmeasured(run.path) == {}
+    lost[1].write_bytes(b"torn")
+    ((case_id, reason),) = baseline.unmeasured(run.path).items()
+    assert case_id == CASES[1].case_id
+    assert reason.startswith(f"not readable: {lost[1]} is damaged")
+
+
+def test_a_whole_run_and_a_file_are_whole_baselines(tmp_path, file):
+    baseline.require_whole(run_of(tmp_path / "run", CASES).path)
+    baseline.require_whole(file)
+
+
+def test_a_run_that_has_fewer_rounds_of_a_case_is_a_whole_baseline(tmp_path):
+    run = run_of(tmp_path / "run", CASES)
+    run.row_paths()[0].unlink()
+    baseline.require_whole(run.path)
+
+
+def test_a_run_that_lost_rows_is_no_whole_baseline(tmp_path):
+    run = run_of(tmp_path / "run", CASES)
+    victim = run.row_paths()[3]
+    victim.write_bytes(b"torn")
+    with pytest.raises(StorageError) as caught:
+        baseline.require_whole(run.path)
+    assert caught.value.exit_code == 1
+    assert caught.value.wrong.startswith(
+        f"1 row of the baseline cannot be read: {victim} is damaged"
+    )
+
+
+def test_a_run_that_never_came_to_a_case_is_no_whole_baseline(tmp_path):
+    run = run_of(tmp_path / "run", CASES[1:])
+    with pytest.raises(StorageError) as caught:
+        baseline.require_whole(run.path)
+    wrong = f"the baseline {run.path} lacks 1 of 5 cases, such as {CASES[0].case_path}"
+    assert caught.value.wrong == wrong
 
 
 def test_a_file_does_not_tell_what_was_planned(file):
-    assert baseline.unmeasured(file) == frozenset()
+    assert baseline.unmeasured(file) == {}
 
 
 def test_a_file_is_measured_again_with_its_own_timer_and_seed(file):

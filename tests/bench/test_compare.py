@@ -146,15 +146,17 @@ def test_one_round_on_each_side_knows_no_noise(ratio):
     assert {case.reason for case in found.cases} == {reason}
     assert (found.verdict, found.exit_code) == ("undecided", 4)
     (note,) = found.notes
-    assert note.startswith("6 cases measured in 1 round: how much rounds differ is unknown")
+    assert note.startswith("6 cases measured in fewer than 3 rounds: how much rounds differ is")
 
 
-@pytest.mark.parametrize(("ratio", "verdict"), [(2.0, "slower"), (0.5, "faster")])
-def test_one_round_shows_what_is_beyond_any_noise(ratio, verdict):
+@pytest.mark.parametrize(
+    ("ratio", "verdict", "exit_code"), [(2.0, "slower", 3), (0.5, "faster", 4)]
+)
+def test_one_round_shows_what_is_beyond_any_noise(ratio, verdict, exit_code):
     before = rows_of(CASES, rounds=1, between=0.0, seed=1)
     found = compare(before, rows_of(CASES, rounds=1, between=0.0, latency_ms=ratio, seed=2))
     assert set(verdicts(found).values()) == {verdict}
-    assert found.exit_code == (3 if ratio > 1 else 0)
+    assert found.exit_code == exit_code
     assert "so that only gross differences count" in found.notes[0]
 
 
@@ -186,6 +188,17 @@ def test_one_case_that_can_be_judged_makes_a_gate(baseline):
     found = compare(before, after)
     assert [case.is_judged for case in found.cases].count(True) == 1
     assert (found.verdict, found.exit_code) == ("passed", 0)
+
+
+def test_a_case_that_got_faster_does_not_make_a_gate_of_blind_ones():
+    before, after = (
+        rows_of(CASES, run=run, between=0.3, latency_ms=only(SECOND, ratio), seed=s)
+        for s, (run, ratio) in enumerate((("main", 1.0), ("change", 0.1)))
+    )
+    found = compare(before, after)
+    assert verdicts(found)[SECOND] == "faster"
+    assert not any(case.is_judged for case in found.cases)
+    assert (found.verdict, found.exit_code) == ("undecided", 4)
 
 
 def test_a_control_that_is_judged_does_not_make_a_gate():
@@ -257,12 +270,12 @@ def test_a_missing_case_is_broken_not_removed(baseline):
 
 def test_a_case_that_an_unfinished_run_has_not_come_to_is_not_broken(baseline):
     after = rows_of(CASES[2:], run="change", seed=2)
-    found = compare(baseline, after, unmeasured={SECOND})
+    found = compare(baseline, after, unmeasured={SECOND: "not measured yet"})
     assert verdicts(found)[SECOND] == "not comparable"
-    assert by_id(found)[SECOND].reason == "not measured yet: the candidate's run is unfinished"
+    assert by_id(found)[SECOND].reason == "not measured yet"
     assert verdicts(found)[CASES[0].case_id] == "broken"
     after = rows_of([CASES[0], *CASES[2:]], run="change", seed=2)
-    assert compare(baseline, after, unmeasured={SECOND}).exit_code == 4
+    assert compare(baseline, after, unmeasured={SECOND: "not measured yet"}).exit_code == 4
 
 
 def test_an_ok_without_a_latency_is_broken(baseline):
@@ -420,6 +433,68 @@ def test_a_case_without_an_anchor_of_its_shape_is_not_comparable():
     assert "no attention/eager of its shape" in by_id(found)[SECOND].reason
     assert found.exit_code == 4
     assert compare(before, after, relative_to="attention/flash").exit_code == 4
+
+
+def test_an_anchor_is_not_judged_by_itself_and_makes_no_gate():
+    before, after = (with_anchor(seed, between=0.15, device="cuda") for seed in (1, 2))
+    found = compare(before, after, relative_to="attention")
+    anchors = [case for case in found.cases if case.is_anchor]
+    assert {case.case_id for case in anchors} == {case.case_id for case in ANCHORS}
+    assert {(c.ratio, c.detectable, c.is_judged) for c in anchors} == {(None, None, False)}
+    assert anchors[0].baseline_ms == pytest.approx(2.0, rel=0.3)
+    assert {case.case_id for case in found.gated} == {case.case_id for case in CASES}
+    assert found.geomean.num_cases == len(CASES)
+    assert (found.verdict, found.exit_code) == ("undecided", 4)
+
+
+def test_anchors_do_not_make_a_discovery_of_other_cases_less_certain():
+    found = compare(with_anchor(1), with_anchor(2, slow=1.03), relative_to="attention")
+    p_values = [case.p_value for case in found.cases if not case.is_anchor]
+    expected = stats.false_discovery_control(p_values)
+    assert [c.q_value for c in found.cases if not c.is_anchor] == pytest.approx(list(expected))
+
+
+def test_the_slower_of_two_anchors_is_relative_to_the_faster():
+    math = [case_of(case.heads, contender="attention", impl="math") for case in CASES]
+    before, after = (
+        pd.concat([with_anchor(seed), rows_of(math, latency_ms=ms, seed=seed + 9)])
+        for seed, ms in ((1, 3.0), (2, 3.6))
+    )
+    found = compare(before, after, relative_to="attention")
+    assert {c.case_id for c in found.cases if c.is_anchor} == {case.case_id for case in ANCHORS}
+    assert {c.verdict for c in found.cases if c.impl == "math"} == {"slower"}
+
+
+def test_nothing_but_anchors_is_undecided():
+    runs = (rows_of(ANCHORS, seed=seed) for seed in (1, 2))
+    found = compare(*runs, relative_to="attention")
+    assert found.gated == ()
+    assert (found.verdict, found.exit_code) == ("undecided", 4)
+
+
+def test_an_anchor_that_broke_fails_the_gate():
+    after = with_anchor(2)
+    crashed = failed(after, after["case_id"] == ANCHORS[1].case_id, "crashed", "worker died")
+    found = compare(with_anchor(1), crashed, relative_to="attention")
+    assert verdicts(found)[ANCHORS[1].case_id] == "broken"
+    assert found.exit_code == 3
+
+
+def test_a_case_whose_anchor_is_not_measured_yet_says_so():
+    after = with_anchor(2)
+    after = after[after["case_id"] != ANCHORS[1].case_id]
+    unmeasured = {ANCHORS[1].case_id: "not measured yet"}
+    found = compare(with_anchor(1), after, relative_to="attention", unmeasured=unmeasured)
+    reason = f"its anchor {ANCHORS[1].case_path} is not measured yet"
+    assert by_id(found)[SECOND].reason == reason
+    assert found.exit_code == 4
+
+
+def test_a_control_that_is_also_the_anchor_is_noted():
+    runs = with_anchor(1), with_anchor(2)
+    found = compare(*runs, Limits(control="attention"), relative_to="attention")
+    assert "the control is what others are relative to" in found.notes[0]
+    assert found.exit_code == 0
 
 
 def test_a_control_that_moved_means_that_the_machine_did():

@@ -70,10 +70,10 @@ class InProcess:
 def check(tmp_path, monkeypatch):
     """Check a baseline measured on this machine, with latencies that a function gives."""
 
-    def run(latency_ms, *, rounds=3, limits=None, relative_to=None, **machine):
+    def run(latency_ms, *, cases=CASES, rounds=3, limits=None, relative_to=None, **machine):
         facts = Machine()
         known = facts.row_values("cpu")
-        before = rows_of(CASES, run="main", seed=4, timer="wall", **{**known, **machine})
+        before = rows_of(cases, run="main", seed=4, timer="wall", **{**known, **machine})
         executor = InProcess(facts, latency_ms)
         monkeypatch.setattr(gate, "executor_of", lambda *arguments: executor)
         plan = Plan(
@@ -180,11 +180,15 @@ def test_a_check_for_a_gpu_where_there_is_none_measures_nothing():
 
 
 def test_speed_ups_are_checked_on_another_machine(check):
+    anchors = [case_of(case.heads, contender="attention") for case in CASES]
     found, after, *_ = check(
-        lambda case, round: 1.0, device_name="Another CPU", relative_to="delta_rule"
+        lambda case, round: 1.0,
+        cases=[*CASES, *anchors],
+        device_name="Another CPU",
+        relative_to="attention",
     )
     assert found.exit_code == 0
-    assert len(after) == 3 * len(CASES)
+    assert len(after) == 3 * 2 * len(CASES)
 
 
 def test_a_contender_that_is_gone_is_broken(check, monkeypatch):

@@ -238,6 +238,10 @@ def test_a_run_says_how_much_of_it_is_missing(tmp_path):
         for number in (0, 1, 2):
             made.write_row(row_of(case, round=number))
     assert unfinished([made.path, tmp_path / "a.parquet"]) == []
+    for path in made.row_paths()[:2]:
+        path.write_bytes(b"torn")
+    (told,) = unfinished([made.path])
+    assert told.startswith(f"{made.path} lacks 1 of 6 measurements")
 
 
 def test_several_runs_and_files_load_together(full_run, tmp_path):

@@ -51,7 +51,8 @@ def test_the_screen_shows_every_case_and_why(found, pair):
     assert any(line.startswith("sensitivity  these rounds find slow-downs from ") for line in lines)
     ending = " ".join(text.partition("REGRESSION")[2].split())
     assert ending.startswith("6 cases: 1 broken, 1 slower, 1 not comparable, 1 faster, 2 the same,")
-    told = r"; all could be judged: a slow-down of [\d.]+% would have shown in each of the others, "
+    told = r"; 4 of 6 could be judged: a slow-down of [\d.]+% would have shown in each that is not "
+    told += "slower, one of "
     assert re.search(told, ending)
     assert "\x1b" not in text
     assert "\x1b" in comparison.screen(found, *pair, colour=True)
@@ -154,6 +155,66 @@ def test_what_was_found_despite_its_noise_is_judged_and_says_nothing_of_what_wou
         for s, (run, ms) in enumerate((("main", 1.0), ("change", 4.0)))
     )
     assert headline(before, after)[1] == "1 case: 1 slower; it could be judged"
+
+
+def test_a_single_case_left_is_the_one_beside_the_control_only_if_there_is_one():
+    control = case_of(3, contender="attention")
+    before, after = (rows_of([SAME, control], run=run, seed=s) for s, run in enumerate("ab"))
+    text = "2 the same; the one beside the control could be judged: a slow-down of "
+    assert text in headline(before, after, control="attention")[1]
+    before, after = (rows_of([SAME, SLOW], run=run, seed=s) for s, run in enumerate("ab"))
+    other = replaced(after, after["case_id"] == SLOW.case_id, kernel_fingerprint="ba4")
+    crashed = failed(after, after["case_id"] == SLOW.case_id, "crashed", "worker died")
+    for changed, verdict in ((other, "not comparable"), (crashed, "broken")):
+        text = headline(before, changed)[1]
+        assert f"1 {verdict}" in text
+        assert "the same; 1 of 2 could be judged: a slow-down of" in text
+
+
+def relative(between):
+    """Two runs of all cases and of an anchor for each, and the comparison of their speed-ups."""
+    anchors = [case_of(case.heads, contender="attention") for case in CASES]
+    before, after = (
+        rows_of([*CASES, *anchors], run=run, between=between, seed=s) for s, run in enumerate("ab")
+    )
+    runs = Run(name="a", rows=before), Run(name="b", rows=after)
+    return compare(before, after, relative_to="attention"), runs
+
+
+def test_anchors_are_counted_apart_and_never_as_judged():
+    found, runs = relative(0.004)
+    text = comparison.conclusion(found)
+    assert text.startswith("12 cases: 6 the same, 6 anchors; all could be judged: a slow-down of ")
+    assert comparison.document(found, *runs)["num_judged"] == 6
+    assert comparison.document(found, *runs)["num_cases"] == {"same": 6, "anchor": 6}
+    screen = comparison.screen(found, *runs, colour=False)
+    (line, *_) = (line for line in screen.splitlines() if line.startswith("anchor "))
+    assert re.fullmatch(r"anchor +[01]\.\d+ +[01]\.\d+ +op/attention\S+", line)
+    suite = ElementTree.fromstring(comparison_junit.page(found))[0]
+    skipped = [test.find("skipped").get("type") for test in suite if len(test.findall("skipped"))]
+    assert skipped == ["anchor"] * 6
+    assert "| anchor |" in comparison_markdown.page(found, *runs)
+
+
+def test_a_blind_gate_relative_to_an_anchor_says_that_none_could_be_judged():
+    text = comparison.conclusion(relative(0.2)[0])
+    assert text.startswith("12 cases: 6 ambiguous, 6 anchors; none could be judged: it takes a ")
+
+
+def test_a_gate_of_anchors_alone_says_that_nothing_is_relative_to_them():
+    before, after = (rows_of(CASES, run=run, seed=s) for s, run in enumerate("ab"))
+    text = comparison.conclusion(compare(before, after, relative_to="delta_rule"))
+    assert text == "6 cases: 6 anchors; none could be judged: nothing is relative to the anchors"
+
+
+def test_a_faster_case_among_blind_ones_is_told_and_not_called_judged():
+    before = rows_of(CASES, between=0.3, seed=1)
+    after = rows_of(CASES, between=0.3, seed=2, latency_ms={**LATENCIES, FAST.case_id: 0.1})
+    found = compare(before, after)
+    text = comparison.conclusion(found)
+    assert text.startswith("6 cases: 5 ambiguous, 1 faster; none could be judged")
+    suite = ElementTree.fromstring(comparison_junit.page(found))[0]
+    assert suite.get("skipped") == "5"
 
 
 def test_a_gate_that_could_judge_nothing_says_so_wherever_it_is_read(pair):
