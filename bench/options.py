@@ -122,7 +122,7 @@ json_option = click.option(
 
 
 class Fraction(click.ParamType[float]):
-    """`5%` or `0.05`; a bare number from 1 on is a percentage whose sign was forgotten."""
+    """`5%` or `0.05`; a bare number from 1 to 100 is a percentage whose sign was forgotten."""
 
     name = "fraction"
 
@@ -136,7 +136,7 @@ class Fraction(click.ParamType[float]):
         except ValueError:
             number = math.nan
         is_percent = str(value).strip().endswith("%")
-        if not math.isfinite(number) or (number >= 100.0 and not is_percent):
+        if not math.isfinite(number) or (number > 100.0 and not is_percent):
             self.fail(f"{value!r} is neither like 5% nor like 0.05", param, ctx)
         if is_percent:
             return number / 100.0
