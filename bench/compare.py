@@ -262,14 +262,14 @@ class _Sides:
             if a.samples(metric).keys() & case.samples(metric).keys()
             and b.samples(metric).keys() & new.samples(metric).keys()
         ]
-        return min(found, key=lambda pair: min(r["latency_ms"] for r in pair[0].ok), default=None)
+        return min(found, key=lambda pair: _fastest_ms(pair[0]), default=None)
 
     def _is_anchor(self, case: Cohort) -> bool:
-        """Whether a case would be relative to itself."""
-        if self.relative_to is None or not is_named(case, self.relative_to):
-            return False
-        anchors = self._anchors(case)
-        return anchors is None or anchors[0] is case
+        """Whether a case is relative to itself, or would be if all of both runs were there."""
+        if anchors := self._anchors(case):
+            return anchors[0] is case
+        named = [c for c in self._of_its_shape(case) if c.ok]
+        return bool(named) and min(named, key=_fastest_ms) is case
 
     def _of_its_shape(self, case: Cohort) -> list[Cohort]:
         """What a case may be relative to, in the baseline."""
@@ -277,6 +277,10 @@ class _Sides:
         if name is None:
             return []
         return [c for c in self.before.values() if is_named(c, name) and c.shape == case.shape]
+
+
+def _fastest_ms(case: Cohort) -> float:
+    return min(float(row["latency_ms"]) for row in case.ok)
 
 
 def _side(case: Cohort, anchor: Cohort | None, metric: str) -> Side:

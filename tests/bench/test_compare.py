@@ -463,6 +463,11 @@ def test_the_slower_of_two_anchors_is_relative_to_the_faster():
     found = compare(before, after, relative_to="attention")
     assert {c.case_id for c in found.cases if c.is_anchor} == {case.case_id for case in ANCHORS}
     assert {c.verdict for c in found.cases if c.impl == "math"} == {"slower"}
+    lost = after[after["case_id"] != math[0].case_id]
+    unmeasured = {math[0].case_id: "not measured yet"}
+    found = compare(before, lost, relative_to="attention", unmeasured=unmeasured)
+    assert not by_id(found)[math[0].case_id].is_anchor
+    assert by_id(found)[math[0].case_id] in found.gated
 
 
 def test_nothing_but_anchors_is_undecided():
