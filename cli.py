@@ -270,7 +270,7 @@ def compare(baseline: Path, candidate: Path, **options: Any) -> None:
 @click.argument("candidate", required=False, type=click.Path(path_type=Path))
 @limit_options
 @click.option(
-    "--rounds", type=int, help="Visits to each case.  [default: the baseline's, 5 at least]"
+    "--rounds", type=int, help="Visits to each case.  [default: half the baseline's, 5 at least]"
 )
 @measure_options
 @click.option("-o", "--out", type=click.Path(path_type=Path), help="Run directory to make.")
@@ -279,7 +279,8 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
     """The gate: fail if anything got slower, needs more memory or broke.
 
     Without CANDIDATE the baseline's own cases are measured here, in fresh processes, and those that
-    look slow once more. Exit codes: 0 passed, 1 failure, 2 usage, 3 regression, 4 not comparable.
+    look slow up to three times more. Exit codes: 0 passed, 1 failure, 2 usage, 3 regression, 4 not
+    comparable or undecided.
     """
     from bench import baseline as baselines
     from bench import gate

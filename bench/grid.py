@@ -14,8 +14,9 @@ from itertools import product
 from pathlib import Path
 from typing import Any
 
+from bench import units
 from bench.axes import AVAILABLE, BEST, DEFAULTS, Block, check_known, parse_block
-from bench.case import DEFAULT_TILES, DEVICES, LEVELS, Case
+from bench.case import DEFAULT_TILES, DEVICES, LEVELS, Case, shape_text
 from bench.contenders import Contender, registry
 from bench.errors import UsageError
 from bench.spots import spots
@@ -182,7 +183,19 @@ def _expand_block(block: Block, *, device: str) -> Iterator[Planned]:
             point |= {"tile": spot.tile, "window": spot.window}
             point |= {"untiled": spot.reason}
             for plan in _choose(choices, point):
-                yield replace(plan, warning=spot.warning)
+                yield replace(plan, warning=spot.warning or _off_target(plan.case))
+
+
+def _off_target(case: Case) -> str | None:
+    """What a window of whole tiles is far from on a canvas of few tiles."""
+    target, achieved = case.sparsity_target, case.sparsity
+    if target is None or achieved is None or abs(achieved - target) <= FAR_FROM_TARGET:
+        return None
+    return (
+        f"sparsity {units.percent(achieved)} was measured where {units.percent(target)} was asked "
+        f"for: no window of tiles comes nearer on canvas {shape_text(case.canvas)}; name a larger "
+        "canvas or a smaller tile"
+    )
 
 
 def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Planned]:
@@ -331,6 +344,8 @@ def _check_installed(contender: Contender) -> None:
 
 
 _BASE: Block = {"level": [DEFAULTS["level"]], "contender": [DEFAULTS["contender"]]}
+FAR_FROM_TARGET = 0.1
+"""How far an achieved sparsity may be from the one asked for without a word."""
 _RULED_OUT = {
     "canvas": ("seq_len", "ndim"),
     "sparsity": ("window",),

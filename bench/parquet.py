@@ -101,11 +101,19 @@ def other_version(path: Path, *found: object) -> StorageError:
     )
 
 
+def _cure(path: Path) -> str:
+    if path.suffix != ".parquet":
+        return "name a run directory, or a file that ena-bench export wrote"
+    if path.parent.name == "results":
+        return f"Delete it with rm {path} and resume the run"
+    return "export it anew from its run directory"
+
+
 def _damaged(path: Path, why: str) -> StorageError:
     return StorageError(
         f"{path} is damaged: {why}",
         expected="a whole parquet file of results",
-        try_=f"Delete it with rm {path} and resume the run; what was exported, export anew",
+        try_=_cure(path),
     )
 
 

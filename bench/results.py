@@ -258,6 +258,12 @@ def export(paths: Paths, out: Path) -> list[str]:
             expected="a new file, or an export to replace",
             try_=f"-o {out.with_suffix('.parquet')}",
         )
+    if out.suffix not in ("", ".parquet"):
+        raise StorageError(
+            f"{out} would be a parquet file in spite of its name",
+            expected="a name that ends in .parquet",
+            try_=f"-o {out.with_suffix('.parquet')}",
+        )
     table, problems = _load_table(paths)
     if not table.num_rows:
         raise StorageError(

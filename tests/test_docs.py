@@ -187,3 +187,13 @@ def test_the_grid_written_as_its_page_says_is_planned_with_nothing_unknown():
     on_cuda = grid.expand(grid.parse_grid(text, name="page"), device="cuda")
     ops = [item.case for item in on_cuda if item.case.level == "op"]
     assert {(case.contender, case.window) for case in ops} == {("sliding_tile", (32, 32))}
+
+
+def test_the_readme_uses_the_operators_as_a_library():
+    (code,) = blocks(ROOT / "README.md", "python")
+    names = {}
+    exec(code, names)
+    assert names["local"].shape == names["whole"].shape == (1, 4, 2048, 64)
+    assert names["state"].shape == (1, 4, 64, 64)
+    assert names["local"].isfinite().all()
+    assert names["whole"].isfinite().all()

@@ -73,8 +73,14 @@ def sliding_tile(
 
     Cost: ``4 * B * H * L * D * prod(min(window, canvas))`` FLOPs forward, 2.5 times that backward.
     """
-    canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
-    geometry = canvas, window, tile
+    try:
+        geometry = canvas, window, tile = tuple(canvas), tuple(window), tuple(tile)
+    except TypeError as err:
+        raise ShapeError(
+            f"canvas is {canvas!r}, window {window!r}, tile {tile!r}",
+            expected="three tuples of tokens along each axis, slowest axis first",
+            try_="canvas=(1024,), window=(256,), tile=(128,)",
+        ) from err
     call = _known_call(q, k, v, *geometry, scale, order, text_tokens, pad, return_lse, impl)
     inner = call.options["order"]
     if inner != order:

@@ -342,6 +342,14 @@ def test_a_length_that_no_tile_divides_is_no_problem_to_those_without_tiles():
     assert [(p.case.canvas, p.reason) for p in found] == [((25, 40), None)]
 
 
+@pytest.mark.parametrize(("sparsity", "is_told"), [(0.999, True), (0.8, False)])
+def test_a_sparsity_that_no_window_comes_near_is_warned_of(sparsity, is_told):
+    block = "[[cases]]\nlevel = 'op'\ncontender = 'sliding_tile'\nimpl = 'eager'"
+    (planned,) = plan(block, canvas=["16x16"], tile=["4x8"], sparsity=[str(sparsity)])
+    told = "sparsity 87.5% was measured where 99.9% was asked for"
+    assert (planned.warning or "").startswith(told) is is_told
+
+
 def test_a_window_wider_than_the_canvas_is_planned_as_wide_as_it_is_and_warned_of():
     found = plan("[[cases]]\nimpl = 'eager'", canvas=["16x32"], tile=["4x8"], window=["8x64"])
     (planned,) = found

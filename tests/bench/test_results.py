@@ -3,6 +3,7 @@
 import errno
 import json
 import os
+import re
 import resource
 import shutil
 import subprocess
@@ -339,6 +340,28 @@ def test_an_export_replaces_an_export_and_nothing_else(full_run, tmp_path):
     export(full_run.path, rows)
     export(full_run.path, rows)
     assert len(pd.read_parquet(rows)) == len(full_run.rows())
+
+
+def test_an_export_is_not_named_like_another_kind_of_file(full_run, tmp_path):
+    with pytest.raises(StorageError, match=r"rows\.csv would be a parquet file .*\n.*\n.*rows\.p"):
+        export([full_run.path], tmp_path / "rows.csv")
+    assert not (tmp_path / "rows.csv").exists()
+
+
+@pytest.mark.parametrize(
+    ("name", "cure"),
+    [
+        ("notes.txt", "name a run directory"),
+        ("old.parquet", "export it anew"),
+        ("results/row.parquet", "Delete it with rm .*row.parquet and resume"),
+    ],
+)
+def test_what_to_do_about_a_damaged_file_depends_on_whose_it_is(tmp_path, name, cure):
+    path = tmp_path / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text("no rows")
+    (problem,) = read_all([path])
+    assert re.search(f"is damaged: .*\nExpected: .*\nTry: {cure}", str(problem.error))
 
 
 def test_an_export_into_nowhere_is_an_error(full_run, tmp_path):

@@ -597,3 +597,8 @@ def test_natten_refuses_tensors_on_the_cpu():
 
 def test_require_cuda_lets_cuda_tensors_pass():
     checks.require_cuda(SimpleNamespace(device=torch.device("cuda")), impl="natten")
+
+
+def test_a_window_that_is_no_tuple_is_answered_with_what_is():
+    with pytest.raises(ShapeError, match=r"window 8, .*\nExpected: three tuples of tokens"):
+        sliding_tile(GOOD, GOOD, GOOD, **SHAPES | {"window": 8})
