@@ -11,7 +11,7 @@ Processes and hosts share a run directory without locks: a row appears whole or 
 import json
 import tomllib
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import cached_property
 from pathlib import Path
@@ -43,7 +43,6 @@ class RunDirectory:
         self.path = path
         self.log_path = path / "log.txt"
         self._results = path / "results"
-        self._whole: dict[Path, tuple[int, ...]] = {}
 
     @staticmethod
     def prepare(path: Path) -> None:
@@ -121,21 +120,9 @@ class RunDirectory:
         return tuple(Case.from_dict(values) for values in self._document["cases"])
 
     def has(self, case_id: str, round: int) -> bool:
-        """Whether that measurement is finished, by whichever process; a damaged file is not.
-
-        A file that was found whole is not read again until it changes.
-        """
+        """Whether that measurement is finished, by whichever process; a damaged file is not."""
         path = self._row_path(case_id, round)
-        try:
-            found = path.stat()
-        except FileNotFoundError:
-            return False
-        version = (found.st_ino, found.st_mtime_ns, found.st_size)
-        if self._whole.get(path) != version:
-            if not isinstance(next(read_all([path])), pa.Table):
-                return False
-            self._whole[path] = version
-        return True
+        return _version(path) is not None and not _unreadable([path])
 
     def damaged(self, case_id: str, round: int) -> Path | None:
         """The file of a measurement that cannot be read, which writing the row replaces."""
@@ -194,20 +181,14 @@ class RunDirectory:
 
     def _found(self) -> tuple[Counter[str], dict[str, StorageError]]:
         """How many rows of a case can be read, and the error of one that cannot, by its id."""
-        num_rows: Counter[str] = Counter()
-        damaged: dict[str, StorageError] = {}
         paths = self.row_paths()
-        for path, found in zip(paths, read_all(paths), strict=True):
-            case_id = path.stem.rpartition("-r")[0]
-            if isinstance(found, Unreadable):
-                damaged[case_id] = found.error
-            else:
-                num_rows[case_id] += 1
-        return num_rows, damaged
+        lost = {found.path: found.error for found in _unreadable(paths)}
+        num_rows = Counter(_case_id(path) for path in paths if path not in lost)
+        return num_rows, {_case_id(path): error for path, error in lost.items()}
 
     def unreadable(self) -> list[StorageError]:
         """What is wrong with each file that cannot be read."""
-        return [f.error for f in read_all(self.row_paths()) if isinstance(f, Unreadable)]
+        return [found.error for found in _unreadable(self.row_paths())]
 
     def row_paths(self) -> list[Path]:
         """Every finished row, by name."""
@@ -307,7 +288,7 @@ def _load_table(paths: Paths) -> tuple[pa.Table, list[str]]:
     ]
     tables = [arrow_schema().empty_table()]
     problems: list[str] = []
-    for found in read_all(files):
+    for found in _read(files):
         if isinstance(found, pa.Table):
             tables.append(found)
         elif found.path in named:
@@ -320,6 +301,38 @@ def _load_table(paths: Paths) -> tuple[pa.Table, list[str]]:
         problems.append(f"{len(table) - len(first)} rows came more than once; each counts once")
         table = table.take(first)
     return table, problems
+
+
+_WHOLE: dict[Path, tuple[int, ...]] = {}
+"""Files that were found whole, and which version of each: they are not read again to tell."""
+
+
+def _read(files: Sequence[Path]) -> Iterator[pa.Table | Unreadable]:
+    """As `read_all`, remembering which files are whole."""
+    versions = [_version(file) for file in files]
+    for file, version, found in zip(files, versions, read_all(files), strict=True):
+        if version is not None and isinstance(found, pa.Table):
+            _WHOLE[file] = version
+        yield found
+
+
+def _unreadable(files: Sequence[Path]) -> list[Unreadable]:
+    """Those that cannot be read, in order."""
+    doubtful = [file for file in files if _WHOLE.get(file, ()) != _version(file)]
+    return [found for found in _read(doubtful) if isinstance(found, Unreadable)]
+
+
+def _version(file: Path) -> tuple[int, ...] | None:
+    """What changes whenever a file does; None where there is none."""
+    try:
+        found = file.stat()
+    except FileNotFoundError:
+        return None
+    return found.st_ino, found.st_mtime_ns, found.st_size
+
+
+def _case_id(row_path: Path) -> str:
+    return row_path.stem.rpartition("-r")[0]
 
 
 def _first_of_each(table: pa.Table) -> list[int]:

@@ -16,7 +16,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 
-from bench import disk
+from bench import disk, results
 from bench.case import Case
 from bench.errors import StorageError
 from bench.outcome import columns_of, identity
@@ -340,6 +340,19 @@ def test_an_export_replaces_an_export_and_nothing_else(full_run, tmp_path):
     export(full_run.path, rows)
     export(full_run.path, rows)
     assert len(pd.read_parquet(rows)) == len(full_run.rows())
+
+
+def test_what_a_run_lacks_is_told_without_reading_its_rows_again(full_run, monkeypatch):
+    rows, _ = load(full_run.path)
+    read = []
+    original = results.read_all
+    monkeypatch.setattr(results, "read_all", lambda files: read.extend(files) or original(files))
+    told = unfinished([full_run.path])
+    assert read == []
+    full_run.row_paths()[0].write_bytes(b"damaged")
+    assert unfinished([full_run.path]) != told
+    assert read == full_run.row_paths()[:1]
+    assert len(rows) == len(full_run.row_paths())
 
 
 def test_an_export_is_not_named_like_another_kind_of_file(full_run, tmp_path):
