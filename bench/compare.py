@@ -343,11 +343,11 @@ def _round_notes(cases: Sequence[CaseComparison]) -> list[str]:
     few = [c for c in cases if c.ratio is not None and min(c.num_rounds) < FEWEST_ROUNDS]
     if not few:
         return []
-    line = f"{units.plural(len(few), 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how "
-    line += (
+    return [
+        f"{units.plural(len(few), 'case')} measured in fewer than {FEWEST_ROUNDS} rounds: how "
         f"much rounds differ is unknown, and taken to be {units.percent_label(ASSUMED_SPREAD)}, "
-    )
-    return [line + "so that only gross differences count; --rounds 5 --fresh-workers measures it"]
+        "so that only gross differences count; --rounds 5 --fresh-workers measures it"
+    ]
 
 
 def _control_notes(cases: Sequence[CaseComparison]) -> list[str]:

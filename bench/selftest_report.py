@@ -7,14 +7,12 @@ from scipy import stats
 
 from bench import units
 from bench.errors import UsageError
-from bench.verdict import Limits
+from bench.verdict import DETECTABLE, Limits
 
 CONFIDENCE = 0.95
 SLOWDOWNS = (0.02, 0.05, 0.10)
 MOST_FALSE_ALARMS = 0.01
 LEAST_DETECTED = 0.95
-DETECTABLE = {"cpu": 0.10, "cuda": 0.05}
-"""The slow-down that a gate has to find on a device."""
 MOST_GATES = 100_000
 """A rate that so many gates do not tell from a target is as good as on it."""
 

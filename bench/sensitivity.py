@@ -10,7 +10,7 @@ from bench import units
 from bench.baseline import ROUNDS
 from bench.comparison import CaseComparison
 from bench.resample import FEWEST_ROUNDS
-from bench.selftest_report import DETECTABLE
+from bench.verdict import DETECTABLE
 
 MOST_ROUNDS = 100
 """More are not worth measuring: a quieter machine is."""
