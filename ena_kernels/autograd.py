@@ -33,7 +33,7 @@ def differentiable(name: str, backward: Callable, setup_context: Callable) -> Ca
     Plain.backward = staticmethod(backward)
 
     def differentiable_call(*inputs):
-        if _is_tracked(inputs) and not _is_traced():
+        if is_tracked(*inputs) and not _is_traced():
             return Plain.apply(*inputs)
         return call(operator, *inputs)
 
@@ -42,13 +42,13 @@ def differentiable(name: str, backward: Callable, setup_context: Callable) -> Ca
 
 def call(operator: Callable, *inputs: object):
     """Call an operator, below PyTorch's layer for gradients where nobody asks for any."""
-    if _is_traced() or _is_tracked(inputs):
+    if _is_traced() or is_tracked(*inputs):
         return operator(*inputs)
     with torch._C._AutoDispatchBelowAutograd():
         return operator(*inputs)
 
 
-def _is_tracked(inputs: tuple) -> bool:
+def is_tracked(*inputs: object) -> bool:
     """Whether outputs of an operator will have gradients."""
     return torch.is_grad_enabled() and any(
         isinstance(x, Tensor) and x.requires_grad for x in inputs

@@ -40,6 +40,12 @@ def is_hopper(device: torch.device) -> bool:
 
 
 @cache
+def num_multiprocessors(device: torch.device) -> int:
+    """Of a CUDA device."""
+    return torch.cuda.get_device_properties(device).multi_processor_count
+
+
+@cache
 def can_import(module: str) -> bool:
     """Whether this Triton has what a module of Gluon kernels needs."""
     try:

@@ -6,6 +6,13 @@ Python than the rest of a short operator.
 
 from collections.abc import Mapping
 
+from torch import Tensor
+
+
+def alignment(*tensors: Tensor | None) -> tuple[bool | None, ...]:
+    """Whether each starts at a multiple of 16 bytes, which decides what Triton compiles."""
+    return tuple(None if x is None else x.data_ptr() % 16 == 0 for x in tensors)
+
 
 class Launch:
     """A launch of one kernel with arguments that differ only in what compiles to the same code.

@@ -33,6 +33,12 @@ def dense(x: Tensor) -> Tensor:
     return x if x.stride(-1) == 1 else x.contiguous()
 
 
+def heads_last(shape: tuple[int, ...]) -> tuple[int, ...]:
+    """Strides of ``[B, H, L, X]`` stored as ``[B, L, H, X]``."""
+    _, H, L, X = shape
+    return L * H * X, X, H * X, 1
+
+
 def on_its_device(op: Callable) -> Callable:
     """The body of an operator while its first tensor's device is current: Triton launches there."""
 

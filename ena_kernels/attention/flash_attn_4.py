@@ -5,6 +5,7 @@ from torch import Tensor
 
 from ena_kernels.attention.checks import require_cuda
 from ena_kernels.attention.flash_attn import run
+from ena_kernels.autograd import is_tracked
 from ena_kernels.errors import UnsupportedError
 
 MODULE, PACKAGE = "flash_attn.cute", "flash-attn-4"
@@ -40,8 +41,7 @@ def require_right_gradients(q: Tensor, k: Tensor, v: Tensor, *, impl: str) -> No
     At head dim 40 flash-attn-4 4.0.0b36 gives a dq without likeness to the right one; at 64 and
     128 it agrees with float64.
     """
-    wants_gradients = torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v))
-    if wants_gradients and q.shape[-1] % GRADIENT_HEAD_DIM:
+    if is_tracked(q, k, v) and q.shape[-1] % GRADIENT_HEAD_DIM:
         raise UnsupportedError(
             f"impl {impl!r} has no gradients to rely on for head dim {q.shape[-1]}",
             expected=f"a multiple of {GRADIENT_HEAD_DIM}, or inputs without gradients",

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 
 from ena_kernels.attention.checks import require_dtype
+from ena_kernels.autograd import is_tracked
 from ena_kernels.errors import UnsupportedError
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32)
@@ -107,7 +108,7 @@ def _compile_settings() -> ExitStack:
 
 
 def _check_cpu(q: Tensor, k: Tensor, v: Tensor) -> None:
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v)):
+    if is_tracked(q, k, v):
         raise UnsupportedError(
             "impl 'flex' has no backward on a CPU, and an input asks for a gradient",
             expected="inputs without gradients, or tensors on a CUDA device",

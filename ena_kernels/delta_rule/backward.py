@@ -21,7 +21,7 @@ from ena_kernels.delta_rule.backward_kernels import (
 from ena_kernels.delta_rule.configs import CHUNK, Config
 from ena_kernels.delta_rule.forward import precision
 from ena_kernels.delta_rule.segments import Chain, Cut, cut_of
-from ena_kernels.delta_rule.tensor_maps import heads_last
+from ena_kernels.operands import heads_last
 
 # rows of E a program takes at once, warps and stages, by DP
 REBUILD = SCAN = {256: Config(64, 4, 2)}
@@ -121,9 +121,7 @@ class _Anywhere:
 
     def __init__(self, work: Work) -> None:
         self.work = work
-        cut = work.cut
-        self.sizes = {"D": cut.D, "DP": cut.DP, "E": cut.E, "EP": cut.EP, "C": CHUNK}
-        self.sizes["PRECISION"] = precision(work.q.dtype)
+        self.sizes = {**work.cut.constants, "C": CHUNK, "PRECISION": precision(work.q.dtype)}
         self.strides = [x.stride()[:3] for x in (work.q, work.k, work.v, work.grad_o)]
 
     def run(self) -> None:

@@ -21,7 +21,7 @@ from ena_kernels.delta_rule.forward_kernels import (
 )
 from ena_kernels.delta_rule.inverse_kernel import delta_rule_matrices_kernel
 from ena_kernels.delta_rule.segments import Chain, cut_of
-from ena_kernels.delta_rule.tensor_maps import heads_last
+from ena_kernels.operands import heads_last
 
 
 class Forward(NamedTuple):
@@ -91,7 +91,7 @@ def _anywhere(run, q, k, v, beta, initial, scale, qk_l2norm, cut):
         **shared,
     )
     rows, num_warps, num_stages = config(q.element_size(), cut.DP)
-    options = {"D": cut.D, "DP": cut.DP, "E": cut.E, "EP": cut.EP, **shared, "BLOCK_R": rows}
+    options = {**cut.constants, **shared, "BLOCK_R": rows}
     options |= {"num_warps": num_warps, "num_stages": num_stages}
     state = (run.scalars, initial, run.transfer)
     if cut.num_segments > 1:

@@ -8,9 +8,10 @@ from torch import Tensor
 from ena_kernels.delta_rule.common import L2_EPS
 from ena_kernels.delta_rule.configs import CHUNK, HOPPER_OUTPUT, HOPPER_TRANSFER
 from ena_kernels.delta_rule.segments import Chain, Cut
-from ena_kernels.delta_rule.tensor_maps import heads_last, row_box, runs_on_hopper, token_box
+from ena_kernels.delta_rule.tensor_maps import row_box, runs_on_hopper, token_box
 from ena_kernels.hopper import tensor_map
-from ena_kernels.launches import Launch
+from ena_kernels.launches import Launch, alignment
+from ena_kernels.operands import heads_last
 
 SIZES = (64, 128)
 MATRICES_REGISTERS = 168
@@ -85,18 +86,13 @@ def planned(
 ) -> Forward:
     """The launches for arguments that are supported."""
     strides = q.stride(), k.stride(), v.stride(), beta.stride()
-    # a kernel is compiled for whether its pointers are multiples of 16 bytes
-    pointers = (
-        beta.data_ptr() % 16 == 0,
-        None if initial is None else initial.data_ptr() % 16 == 0,
-    )
-    kind = q.dtype, q.device, beta.dtype, pointers
+    kind = q.device, q.dtype, beta.dtype, alignment(beta, initial)
     return _planned(cut, kind, strides, qk_l2norm)
 
 
 @lru_cache(maxsize=1024)
 def _planned(cut: Cut, kind: tuple, strides: tuple, qk_l2norm: bool) -> Forward:
-    return Forward(cut, kind[0], strides, qk_l2norm=qk_l2norm)
+    return Forward(cut, kind[1], strides, qk_l2norm=qk_l2norm)
 
 
 def _recurrence(cut: Cut, config, *, has_output: bool) -> Launch:
@@ -104,8 +100,7 @@ def _recurrence(cut: Cut, config, *, has_output: bool) -> Launch:
 
     num_segments = cut.num_segments if has_output else cut.num_segments - 1
     rows = cut.EP if has_output else cut.EP + cut.DP
-    constants = {"D": cut.D, "DP": cut.DP, "E": cut.E, "EP": cut.EP}
-    constants |= {"WARPGROUPS": config.warpgroups, "STAGES": config.stages}
+    constants = cut.constants | {"WARPGROUPS": config.warpgroups, "STAGES": config.stages}
     return Launch(
         delta_rule_recurrence_kernel,
         cut.num_heads * num_segments * -(-rows // (64 * config.warpgroups)),

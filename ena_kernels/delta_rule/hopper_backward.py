@@ -1,15 +1,15 @@
 """The delta rule's backward on Hopper: what it takes, and its launches, planned once."""
 
-from functools import cache, lru_cache
+from functools import lru_cache, partial
 
-import torch
 from torch import Tensor
 
 from ena_kernels.delta_rule.configs import CHUNK, HopperConfig
 from ena_kernels.delta_rule.segments import Chain, Cut
-from ena_kernels.delta_rule.tensor_maps import heads_last, row_box, runs_on_hopper, token_box
-from ena_kernels.hopper import tensor_map
-from ena_kernels.launches import Launch
+from ena_kernels.delta_rule.tensor_maps import row_box, runs_on_hopper, token_box
+from ena_kernels.hopper import num_multiprocessors, tensor_map
+from ena_kernels.launches import Launch, alignment
+from ena_kernels.operands import heads_last
 
 REBUILD = {
     (64, 64): HopperConfig(1, 3),
@@ -40,6 +40,8 @@ class Backward:
 
     def __init__(self, cut: Cut, kind: tuple, strides: tuple, *, qk_l2norm: bool):
         """Of q, k, v and the gradient of the output; kind starts with a device and a dtype."""
+        from ena_kernels.delta_rule.hopper_rebuild_kernel import delta_rule_rebuild_hopper_kernel
+        from ena_kernels.delta_rule.hopper_scan_kernel import delta_rule_scan_hopper_kernel
         from ena_kernels.delta_rule.hopper_token_kernel import delta_rule_token_hopper_kernel
 
         device, dtype, *_ = kind
@@ -60,15 +62,16 @@ class Backward:
             token_box(values, heads_last(values), dtype, CHUNK),
         )
         self._sizes = cut.sizes
-        self._rebuild = _over_segments(_rebuild_kernel(), cut, REBUILD[width])
+        self._rebuild = _over_segments(delta_rule_rebuild_hopper_kernel, cut, REBUILD[width])
+        scan = partial(_over_segments, delta_rule_scan_hopper_kernel, cut, SCAN[width])
         self._local = self._chain = None
         if cut.num_segments > 1:
-            self._local = _over_segments(_scan_kernel(), cut, SCAN[width], is_local=True)
+            self._local = scan(is_local=True)
             self._chain = Chain(cut, is_backwards=True, precision="tf32")
-        self._scan = _over_segments(_scan_kernel(), cut, SCAN[width], is_local=False)
+        self._scan = scan(is_local=False)
         self._numbers = cut.H, cut.L, cut.num_chunks, cut.num_items, cut.plane
         self._tokens = Launch(
-            *(delta_rule_token_hopper_kernel, min(cut.num_items, _num_multiprocessors(device))),
+            *(delta_rule_token_hopper_kernel, min(cut.num_items, num_multiprocessors(device))),
             {"DP": DP, "EP": EP, "STAGES": TOKEN_STAGES[width], "L2NORM": qk_l2norm},
             num_warps=4,
         )
@@ -96,9 +99,7 @@ class Backward:
 def planned(work) -> Backward:
     """The launches for a `backward.Work` that is supported."""
     strides = work.q.stride(), work.k.stride(), work.v.stride(), work.grad_o.stride()
-    # a kernel is compiled for whether its pointers are multiples of 16 bytes
-    given = work.initial, work.last, work.scalars, work.transfer
-    pointers = tuple(None if x is None else x.data_ptr() % 16 == 0 for x in given)
+    pointers = alignment(work.initial, work.last, work.scalars, work.transfer)
     kind = work.q.device, work.q.dtype, work.result.beta.dtype, pointers
     return _planned(work.cut, kind, strides, work.qk_l2norm)
 
@@ -111,8 +112,7 @@ def _planned(cut: Cut, kind: tuple, strides: tuple, qk_l2norm: bool) -> Backward
 def _over_segments(kernel, cut: Cut, config: HopperConfig, is_local: bool | None = None) -> Launch:
     """Of a scan, which is local or not, or of the kernel that rebuilds."""
     num_segments = cut.num_segments - bool(is_local)
-    constants = {"D": cut.D, "DP": cut.DP, "E": cut.E, "EP": cut.EP}
-    constants["WARPGROUPS"] = config.warpgroups
+    constants = cut.constants | {"WARPGROUPS": config.warpgroups}
     constants["STAGES"] = config.stages + bool(is_local)
     if is_local is not None:
         constants["LOCAL"] = is_local
@@ -123,20 +123,3 @@ def _over_segments(kernel, cut: Cut, config: HopperConfig, is_local: bool | None
 def _packed(shape: tuple[int, ...]) -> tuple[int, ...]:
     _, H, L, E = shape
     return H * L * E, L * E, E, 1
-
-
-def _rebuild_kernel():
-    from ena_kernels.delta_rule.hopper_rebuild_kernel import delta_rule_rebuild_hopper_kernel
-
-    return delta_rule_rebuild_hopper_kernel
-
-
-def _scan_kernel():
-    from ena_kernels.delta_rule.hopper_scan_kernel import delta_rule_scan_hopper_kernel
-
-    return delta_rule_scan_hopper_kernel
-
-
-@cache
-def _num_multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count

@@ -39,6 +39,11 @@ class Cut(NamedTuple):
         return self.num_heads * self.L
 
     @property
+    def constants(self) -> dict[str, object]:
+        """The widths, under the names that kernels have for them."""
+        return {"D": self.D, "DP": self.DP, "E": self.E, "EP": self.EP}
+
+    @property
     def sizes(self) -> tuple[int, ...]:
         """What kernels take, in the order of `configs.SIZES`."""
         numbers = self.num_chunks, self.num_segments, self.segment_chunks
@@ -63,7 +68,7 @@ def _cut_of(shape: tuple[int, ...], E: int, segment_chunks: int | None) -> Cut:
 class Chain:
     """The launch that turns what segments add into what holds behind them, in place."""
 
-    __slots__ = ("_launch", "_maps_start", "_numbers", "_rows")
+    __slots__ = ("_launch", "_maps_start", "_numbers")
 
     def __init__(self, cut: Cut, *, is_backwards: bool, precision: str):
         """For one cut, on one device."""

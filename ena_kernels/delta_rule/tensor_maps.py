@@ -50,9 +50,3 @@ def row_box(shape: tuple[int, ...], dtype: torch.dtype):
     """How boxes of 64 rows lie in contiguous ``[Z, R, W]``."""
     Z, R, W = shape
     return [Z * R, W], [W, 1], [ROWS, W], shared_layout((ROWS, W), dtype)
-
-
-def heads_last(shape: tuple[int, ...]) -> tuple[int, ...]:
-    """Strides of ``[B, H, L, X]`` stored as ``[B, L, H, X]``."""
-    _, H, L, X = shape
-    return L * H * X, X, H * X, 1

@@ -10,7 +10,7 @@ A step is one kernel and has no backward.
 import torch
 from torch import Tensor
 
-from ena_kernels.autograd import call, differentiable
+from ena_kernels.autograd import call, differentiable, is_tracked
 from ena_kernels.delta_rule import backward as gradients
 from ena_kernels.delta_rule import forward as outputs
 from ena_kernels.delta_rule import step_kernel
@@ -72,7 +72,7 @@ def step(
     Raises:
         UnsupportedError: a device without Triton kernels, float64, or a gradient is asked for.
     """
-    if torch.is_grad_enabled() and any(x.requires_grad for x in (q, k, v, beta, state)):
+    if is_tracked(q, k, v, beta, state):
         raise UnsupportedError(
             "a gradient is asked for, and the step of impl 'triton' has none",
             expected="a step without gradients, as for decoding",

@@ -15,7 +15,7 @@ from torch import Tensor
 from ena_kernels.autograd import call, differentiable
 from ena_kernels.canvas import Shape, num_tokens
 from ena_kernels.errors import UnsupportedError
-from ena_kernels.launches import Launch
+from ena_kernels.launches import Launch, alignment
 from ena_kernels.operands import dense, on_its_device, refuse_derivative, require_kernels
 from ena_kernels.sliding_tile.backward_kernel import (
     sliding_tile_bwd_dkdv_kernel,
@@ -125,7 +125,8 @@ def _launch(kernel, name, arguments, strided, streamed, geometry, own):
     q = strided[0]
     strides = tuple(x.stride()[:3] for x in strided)
     # what Triton compiles for, beside shapes and strides
-    pointers = tuple((x.dtype, x.data_ptr() % 16 == 0) for x in arguments if isinstance(x, Tensor))
+    tensors = [x for x in arguments if isinstance(x, Tensor)]
+    pointers = *(x.dtype for x in tensors), *alignment(*tensors)
     is_alike = streamed[0].stride(2) == streamed[1].stride(2)
     options = tuple(own.items()), is_alike, pointers
     num_heads = q.shape[0] * arguments[-2]

@@ -39,7 +39,7 @@ def a_hopper_device_that_launches_nothing(monkeypatch):
     for module in (hopper, hopper_backward):
         monkeypatch.setattr(module, "supports", lambda *_: True)
         module._planned.cache_clear()
-    monkeypatch.setattr(hopper_backward, "_num_multiprocessors", lambda _: 132)
+    monkeypatch.setattr(hopper_backward, "num_multiprocessors", lambda _: 132)
     LAUNCHED.clear()
     yield
     for module in (hopper, hopper_backward):

@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from ena_kernels import hopper
+from ena_kernels.operands import heads_last
 
 tensor_maps = pytest.importorskip("ena_kernels.delta_rule.tensor_maps")
 TensorDescriptor = pytest.importorskip("triton.experimental.gluon.nvidia.hopper").TensorDescriptor
@@ -80,4 +81,4 @@ def test_other_devices_and_dtypes_are_left_to_plain_triton():
 
 def test_results_are_stored_with_the_heads_of_a_token_together():
     stored = torch.empty(2, 70, 5, 24).transpose(1, 2)
-    assert tensor_maps.heads_last(stored.shape) == stored.stride()
+    assert heads_last(stored.shape) == stored.stride()

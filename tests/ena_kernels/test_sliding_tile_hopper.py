@@ -9,8 +9,9 @@ import torch
 
 from ena_kernels import hopper
 from ena_kernels.canvas import visible_tiles
+from ena_kernels.operands import heads_last
 from ena_kernels.sliding_tile.hopper import backward, forward
-from ena_kernels.sliding_tile.hopper.boxes import boxes, fold, heads_last, supports, view
+from ena_kernels.sliding_tile.hopper.boxes import boxes, fold, supports, view
 from tests.ena_kernels.sm90 import compiled
 
 
@@ -160,7 +161,7 @@ class Kernel:
 
 @pytest.fixture
 def forward_kernel(monkeypatch):
-    monkeypatch.setattr(forward, "_num_multiprocessors", lambda _: 5)
+    monkeypatch.setattr(forward, "num_multiprocessors", lambda _: 5)
     forward._planned.cache_clear()
     yield Kernel(monkeypatch, "forward_kernel", "sliding_tile_hopper_fwd_kernel")
     forward._planned.cache_clear()

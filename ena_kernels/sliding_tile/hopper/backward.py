@@ -9,12 +9,12 @@ from torch import Tensor
 from ena_kernels.canvas import Shape
 from ena_kernels.hopper import tensor_map
 from ena_kernels.launches import Launch
+from ena_kernels.operands import heads_last
 from ena_kernels.sliding_tile.hopper.boxes import (
     BOX_TOKENS,
     Boxes,
     View,
     boxes,
-    heads_last,
     row_map,
     view,
 )
@@ -53,7 +53,7 @@ class Backward:
             sliding_tile_hopper_bwd_dq_kernel, num_boxes * H, constants | own, num_warps=4
         )
         self._dq_sizes = (
-            *(H, *sizes, (1, 1) if len(cut.sides) == 1 else cut.sides[-2:]),
+            *(H, *sizes, cut.last_sides),
             *(seen.fold for seen in (q, k, v, out, grad_out, grads[0])),
         )
         self._dkdv = Launch(

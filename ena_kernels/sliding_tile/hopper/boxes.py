@@ -36,6 +36,11 @@ class Boxes(NamedTuple):
     seen: Shape
     per_tile: Shape
 
+    @property
+    def last_sides(self) -> Shape:
+        """The tokens along the last two axes, as the kernels take them; ones where there is one."""
+        return (1, 1) if len(self.sides) == 1 else self.sides[-2:]
+
 
 class View(NamedTuple):
     """A tensor ``[B, H, L, D]`` seen as [heads, *sides, D].
@@ -126,12 +131,6 @@ def view(shape: Shape, strides: Shape, dtype: torch.dtype, sides: Shape, box: Sh
     steps = [head, *(token * math.prod(sides[i + 1 :]) for i in range(len(sides))), 1]
     block = [1, *box[MOST_AXES - len(sides) :], D]
     return View(shape, strides, (axes, steps, block, shared_layout(tuple(block), dtype)), added)
-
-
-def heads_last(shape: Shape) -> Shape:
-    """Strides of a tensor ``[B, H, L, D]`` that is stored as ``[B, L, H, D]``."""
-    _, H, L, D = shape
-    return L * H * D, D, H * D, 1
 
 
 def row_map(shape: Shape, rows: int) -> tuple:

@@ -1,15 +1,16 @@
 """The launch of the Hopper forward of Sliding Tile Attention."""
 
 import math
-from functools import cache, lru_cache
+from functools import lru_cache
 
 import torch
 from torch import Tensor
 
 from ena_kernels.canvas import Shape
-from ena_kernels.hopper import tensor_map
+from ena_kernels.hopper import num_multiprocessors, tensor_map
 from ena_kernels.launches import Launch
-from ena_kernels.sliding_tile.hopper.boxes import Boxes, View, boxes, heads_last, view
+from ena_kernels.operands import heads_last
+from ena_kernels.sliding_tile.hopper.boxes import Boxes, View, boxes, view
 
 # of K and V: boxes of 128 tokens
 STAGES = 2
@@ -40,11 +41,11 @@ class Forward:
             "STAGES": STAGES,
             "FLIPPED": flipped,
         }
-        grid = min(num_units, _num_multiprocessors(device))
+        grid = min(num_units, num_multiprocessors(device))
         self._launch = Launch(sliding_tile_hopper_fwd_kernel, grid, constants, num_warps=4)
         self._sizes = (
             *(num_units, H, H // views[1].shape[1], cut.counts, cut.seen, cut.per_tile),
-            (1, 1) if len(cut.sides) == 1 else cut.sides[-2:],
+            cut.last_sides,
             *(seen.fold for seen in views),
         )
         self._maps = [seen.map for seen in views]
@@ -108,8 +109,3 @@ def _planned(device, dtype, q_shape, kv_shape, strides, geometry, flipped) -> Fo
         view(q_shape, heads_last(q_shape), dtype, cut.sides, cut.half_box),
     ]
     return None if None in views else Forward(cut, views, device, flipped=flipped)
-
-
-@cache
-def _num_multiprocessors(device: torch.device) -> int:
-    return torch.cuda.get_device_properties(device).multi_processor_count
