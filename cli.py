@@ -78,15 +78,20 @@ def run(**options: Any) -> None:
 
 @main.command()
 @click.argument("runs", nargs=-1, required=True, type=click.Path(path_type=Path))
-@click.option("-o", "--out", type=click.Path(path_type=Path), help="Directory for the pages.")
+@click.option(
+    "-o",
+    "--out",
+    type=click.Path(path_type=Path),
+    help="Directory for the pages.  [default: RUN/report; report-A-B here for several runs]",
+)
 def report(runs: tuple[Path, ...], out: Path | None) -> None:
     """Draw figures (PNG, SVG and PDF), report.html and report.md from runs."""
     from bench.results import load, unfinished
-    from reports.report import write_report
+    from reports.report import default_folder, write_report
 
     rows, problems = load(list(runs))
     problems += unfinished(runs)
-    folder = out or (runs[0] / "report" if runs[0].is_dir() else Path("report"))
+    folder = out or default_folder(runs)
     title = ", ".join(path.name for path in runs)
     written = write_report(rows, folder, title=title, problems=problems)
     for problem in problems:

@@ -1,5 +1,6 @@
 """Writes a report: figures for papers, a page, and a Markdown file."""
 
+import hashlib
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from functools import partial
@@ -17,6 +18,8 @@ Found = tuple[FigureKind, document.Part, Callable[[], str]]
 MAX_FIGURES = 26
 """Every preset has fewer. Those of many settings would take minutes to draw; the charts of the page
 show them all."""
+MAX_NAME = 100
+"""Characters in the name of a directory that nobody named."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -26,6 +29,23 @@ class Paths:
     html: Path
     markdown: Path
     figures: tuple[Path, ...]
+
+
+def default_folder(runs: Sequence[Path]) -> Path:
+    """Where a report goes unless the user says: `report` inside the run that it is of.
+
+    One of several runs, or of an exported file, belongs into none of them: it gets a directory
+    named after all of them, here.
+    """
+    if len(runs) == 1 and runs[0].is_dir():
+        return runs[0] / "report"
+    places = [run.resolve() for run in runs]
+    names = [place.stem if place.is_file() else place.name for place in places]
+    name = "-".join(["report", *names])
+    if len(name) > MAX_NAME or len(set(names)) < len(names):
+        digest = hashlib.sha256("\n".join(map(str, places)).encode()).hexdigest()[:6]
+        name = f"report-of-{len(runs)}-runs-{digest}"
+    return Path(name)
 
 
 def write_report(

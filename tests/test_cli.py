@@ -18,6 +18,7 @@ from click.testing import CliRunner
 import cli
 from bench import machine, results
 from bench.executor import Executor
+from reports.report import Paths
 
 ROOT = Path(__file__).parents[1]
 FAST = ["--device", "cpu", "--budget-s", "0.02", "--warmup-s", "0.001", "--min-samples", "7"]
@@ -324,6 +325,21 @@ def test_a_report_is_drawn_from_a_run(finished, folder):
     assert {"report.html", "report.md"} <= names
     assert any(name.endswith(".svg") for name in names)
     assert any(name.endswith(".png") for name in names)
+
+
+def test_a_report_of_several_runs_leaves_that_of_each_alone(finished, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    runs = [tmp_path / "first", tmp_path / "second"]
+    for run in runs:
+        shutil.copytree(finished[1], run)
+    drawn = []
+    monkeypatch.setattr(
+        "reports.report.write_report",
+        lambda rows, to, **kw: drawn.append(to) or Paths(html=to / "x", markdown=to, figures=()),
+    )
+    assert ena_bench("report", *runs).exit_code == 0
+    assert drawn == [Path("report-first-second")]
+    assert "report-A-B" in ena_bench("report", "--help").output
 
 
 def test_an_exported_run_reads_back_as_the_same_rows(finished, folder):

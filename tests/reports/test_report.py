@@ -381,6 +381,32 @@ def test_the_same_rows_give_the_same_files(bare, tmp_path):
     assert all(one.read_bytes() == other.read_bytes() for one, other in pairs)
 
 
+def test_one_run_holds_its_report_and_several_get_a_directory_of_their_own(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, second, dotted = (tmp_path / name for name in ("H100", "H200", "torch-2.11"))
+    for run in (first, second, dotted):
+        run.mkdir()
+    exported = tmp_path / "main.parquet"
+    exported.touch()
+    assert report.default_folder([first]) == first / "report"
+    assert report.default_folder([first, second]) == Path("report-H100-H200")
+    assert report.default_folder([Path("H100"), dotted]) == Path("report-H100-torch-2.11")
+    assert report.default_folder([exported]) == Path("report-main")
+    assert report.default_folder([exported, second]) == Path("report-main-H200")
+
+
+def test_long_names_and_runs_called_alike_are_told_apart_by_where_they_are(tmp_path):
+    def folder(*names):
+        return str(report.default_folder([tmp_path / name for name in names]))
+
+    many = [f"2026-01-31T10-22-{second:02}Z" for second in range(9)]
+    found = [folder(*many), folder(*many[::-1]), folder("a/main", "b/main"), folder("c/m", "d/m")]
+    assert len(set(found)) == 4
+    assert [name[: len("report-of-9-runs-")] for name in found[:2]] == 2 * ["report-of-9-runs-"]
+    assert re.fullmatch(r"report-of-2-runs-[0-9a-f]{6}", found[2])
+    assert folder(*many) == found[0]
+
+
 def test_a_directory_that_cannot_be_written_is_a_storage_error(tmp_path):
     (tmp_path / "taken").write_text("a file")
     with pytest.raises(StorageError, match="cannot be written to") as caught:
