@@ -18,6 +18,7 @@ from bench.options import (
     question_of,
     refuse_with_resume,
     request_of,
+    saves_rows,
     say_of,
     settings_of,
     show_plan,
@@ -68,12 +69,11 @@ def run(**options: Any) -> None:
         made = request_of(options, rounds=options["rounds"])
         opened = session.new_session(made, options["out"] or session.new_run_path())
     with opened as active:
-        try:
+        path = active.directory.path
+        with saves_rows(path, f"next         ena-bench run --resume {path}"):
             summary = shown.measure(active, options)
-        except KeyboardInterrupt:
-            click.echo(f"next         ena-bench run --resume {active.directory.path}", err=True)
-            raise
-    shown.finish(active.directory.path, summary, options)
+    with saves_rows(path):
+        shown.finish(path, summary, options)
 
 
 @main.command()
@@ -301,7 +301,7 @@ def check(baseline: Path, candidate: Path | None, **options: Any) -> None:
         found, problems = question.compare(before, after), problems + more
     else:
         plan = gate.plan(baseline, before, options, settings_of(options))
-        with Progress(is_quiet=options["as_json"]) as progress:
+        with saves_rows(plan.path), Progress(is_quiet=options["as_json"]) as progress:
             found, after = gate.check(before, question, plan, progress.show, say_of(options))
         candidate = plan.path
     runs = Run(name=str(baseline), rows=before), Run(name=str(candidate), rows=after)
@@ -336,6 +336,7 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
     made, out = request_of(options, rounds=options["rounds"]), options["out"] or new_run_path()
     question, say = question_of(options), say_of(options)
     with (
+        saves_rows(out),
         revisions(Path(), [ref_a, ref_b]) as found,
         Progress(is_quiet=options["as_json"]) as progress,
     ):
@@ -374,7 +375,7 @@ def doctor(as_json: bool) -> None:
     from reports import doctor as told
 
     machine = facts()
-    found = checks(machine)
+    found = [*checks(machine), *listing.published_checks()]
     if as_json:
         listed = {"machine": asdict(machine), "checks": [asdict(check) for check in found]}
         click.echo(json.dumps(listed))

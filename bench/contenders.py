@@ -10,12 +10,13 @@ from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from functools import cache
 from importlib import import_module
-from importlib.metadata import entry_points
+from importlib.metadata import EntryPoint, entry_points
 from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
+from bench.axes import check_known
 from bench.case import Case
-from bench.errors import EnaBenchError, UsageError
+from bench.errors import UsageError
 
 if TYPE_CHECKING:
     from bench.workload import Workload
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 ENTRY_POINTS = "ena_bench.contenders"
 ANY_DTYPE = ("float32", "bfloat16", "float16", "float64")
 
+Key = tuple[str, str, str]
+"""Level, name and impl of a contender."""
 Rule = Callable[[Case], str | None]
 
 
@@ -64,10 +67,20 @@ class Contender:
         """The needs that are not installed, `a|b` where any would do."""
         return [n for n in self.needs if not any(is_installed(lib) for lib in n.split("|"))]
 
+    def lacks(self) -> str | None:
+        """`fla is not installed`; None if nothing is missing. A library that is there and broken
+        is told with its error."""
+        missing = self.missing_libraries()
+        for library in (lib for need in missing for lib in need.split("|")):
+            if why := import_failure(library):
+                return f"{library} cannot be imported: {why}"
+        names = " and ".join(need.replace("|", " or ") for need in missing)
+        return f"{names} {'is' if len(missing) == 1 else 'are'} not installed" if missing else None
+
     def why_not(self, case: Case) -> str | None:
         """Why this case cannot run, None if it can."""
-        for need in self.missing_libraries():
-            return f"{need.replace('|', ' or ')} is not installed"
+        if reason := self.lacks():
+            return reason
         for field, allowed in (
             ("device", self.devices),
             ("dtype", self.dtypes),
@@ -95,33 +108,49 @@ class Contender:
         return built
 
 
-@cache
+@dataclass(frozen=True, kw_only=True, slots=True)
+class Unavailable:
+    """What an installed package publishes and nobody can use.
+
+    Args:
+        package: Name and version, as pip knows them.
+        key: Of a contender; None where the package's entry point gives none.
+    """
+
+    package: str
+    entry_point: str
+    reason: str
+    key: Key | None = None
+
+    @property
+    def text(self) -> str:
+        """`entry point mean of third-party 1.0 is unavailable: ImportError: no such file`."""
+        return f"entry point {self.entry_point} of {self.package} is unavailable: {self.reason}"
+
+    @property
+    def cure(self) -> str:
+        return f"mend or uninstall {self.package.partition(' ')[0]}"
+
+
 def is_installed(library: str) -> bool:
     """Whether a module can be found, without importing it (its parents are imported)."""
-    try:
-        return find_spec(library) is not None
-    except ModuleNotFoundError:
-        return False
+    return _search(library) == (True, None)
 
 
-def registry() -> dict[tuple[str, str, str], Contender]:
-    """Every contender by (level, name, impl): ours, then those of installed packages.
+def import_failure(library: str) -> str | None:
+    """The error of a module whose parent is there and breaks on import; None otherwise."""
+    return _search(library)[1]
 
-    Raises:
-        EnaBenchError: a published contender cannot be loaded or takes a name that is taken.
-    """
-    found: dict[tuple[str, str, str], Contender] = {}
-    for source, contenders in _sources():
-        for contender in contenders:
-            key = (contender.level, contender.name, contender.impl)
-            if key in found:
-                raise EnaBenchError(
-                    f"contender {'/'.join(key)} of {source} is already registered",
-                    expected="one contender per level, name and impl",
-                    try_=f"rename it in {source}, or uninstall that package",
-                )
-            found[key] = contender
-    return found
+
+def registry() -> dict[Key, Contender]:
+    """Every contender by (level, name, impl): ours, then those of installed packages."""
+    return _registered()[0]
+
+
+def unavailable() -> list[Unavailable]:
+    """What installed packages publish and `registry` lacks: it cannot be loaded, or its name is
+    taken."""
+    return _registered()[1]
 
 
 def lookup(case: Case) -> Contender:
@@ -134,27 +163,106 @@ def lookup(case: Case) -> Contender:
     contender = known.get((case.level, case.contender, case.impl))
     if contender is None:
         impls = sorted(i for lv, n, i in known if (lv, n) == (case.level, case.contender))
-        raise UsageError(
-            f"{case.contender} has no impl {case.impl!r} at level {case.level}",
-            expected=f"one of {', '.join(impls) or 'none'}",
-            try_="ena-bench list contenders",
+        raise _may_be_unavailable(
+            UsageError(
+                f"{case.contender} has no impl {case.impl!r} at level {case.level}",
+                expected=f"one of {', '.join(impls) or 'none'}",
+                try_="ena-bench list contenders",
+            ),
+            case.contender,
         )
     return contender
 
 
-def _sources() -> Iterable[tuple[str, Iterable[Contender]]]:
-    yield "ena-bench", import_module("bench.catalog").contenders()
+def check_registered(what: str, name: str, known: Iterable[str]) -> None:
+    """Raise a UsageError unless `name` is among the known names of contenders or impls.
+
+    It says what is unavailable, for that may be what the user means.
+    """
+    try:
+        check_known(what, name, known)
+    except UsageError as err:
+        raise _may_be_unavailable(err, name) from None
+
+
+def check_anchor(what: str, named: str) -> None:
+    """Raise a UsageError unless `named` is a contender, or a contender and one of its impls joined
+    by a slash."""
+    impls: dict[str, set[str]] = {}
+    for _, name, impl in registry():
+        impls.setdefault(name, set()).add(impl)
+    name, _, impl = named.partition("/")
+    if named in impls or name not in impls:
+        check_registered(what, named, sorted(impls))
+    else:
+        check_registered(what, named, sorted(f"{name}/{impl}" for impl in impls[name]))
+
+
+def _may_be_unavailable(err: UsageError, name: str) -> UsageError:
+    found = sorted(unavailable(), key=lambda broken: broken.entry_point != name)
+    if not found:
+        return err
+    told = "; ".join(broken.text for broken in found)
+    is_meant = found[0].entry_point == name
+    return UsageError(
+        f"{err.wrong}; {told}", expected=err.expected, try_=found[0].cure if is_meant else err.try_
+    )
+
+
+@cache
+def _search(library: str) -> tuple[bool, str | None]:
+    """Whether a module is there, and the error of a parent that breaks on import."""
+    try:
+        return find_spec(library) is not None, None
+    # a library may raise anything when it is loaded, such as one that was built for another torch
+    except Exception as err:
+        is_absent = isinstance(err, ModuleNotFoundError) and f"{library}.".startswith(
+            f"{err.name}."
+        )
+        return False, None if is_absent else _first_line(err)
+
+
+def _registered() -> tuple[dict[Key, Contender], list[Unavailable]]:
+    """Ours cannot break; a package that does is told and stops nothing else."""
+    found: dict[Key, Contender] = {}
+    broken: list[Unavailable] = []
+    owners: dict[Key, str] = {}
+    for contender in import_module("bench.catalog").contenders():
+        found[_key(contender)] = contender
     for entry in entry_points(group=ENTRY_POINTS):
+        package = f"{entry.dist.name} {entry.dist.version}" if entry.dist else entry.value
         try:
-            published = entry.load()
-            contenders = tuple(published() if callable(published) else published)
-            if not all(isinstance(c, Contender) for c in contenders):
-                raise TypeError("it yields something else than bench.contenders.Contender")
-        except Exception as err:
-            raise EnaBenchError(
-                f"entry point {entry.name} = {entry.value} cannot be loaded: {err}",
-                expected=f"{ENTRY_POINTS} entry points to name Contenders or a function that "
-                "returns them",
-                try_="mend or uninstall that package",
-            ) from err
-        yield entry.value, contenders
+            published = _published(entry)
+        # it is not our code, and may even end the process
+        except (Exception, SystemExit) as err:
+            broken.append(
+                Unavailable(package=package, entry_point=entry.name, reason=_first_line(err))
+            )
+            continue
+        for contender in published:
+            key = _key(contender)
+            if key in found:
+                reason = f"{'/'.join(key)} is already registered by {owners.get(key, 'ena-bench')}"
+                broken.append(
+                    Unavailable(package=package, entry_point=entry.name, reason=reason, key=key)
+                )
+            else:
+                found[key], owners[key] = contender, package
+    return found, broken
+
+
+def _published(entry: EntryPoint) -> tuple[Contender, ...]:
+    published = entry.load()
+    contenders = tuple(published() if callable(published) else published)
+    if not all(isinstance(c, Contender) for c in contenders):
+        raise TypeError("it yields something else than bench.contenders.Contender")
+    return contenders
+
+
+def _key(contender: Contender) -> Key:
+    return contender.level, contender.name, contender.impl
+
+
+def _first_line(err: BaseException) -> str:
+    """`ImportError: no such file`, whatever else the error says."""
+    return f"{type(err).__name__}: {err}".removesuffix(": ").split("\n")[0]

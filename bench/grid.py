@@ -17,7 +17,7 @@ from typing import Any
 from bench import units
 from bench.axes import AVAILABLE, BEST, DEFAULTS, Block, check_known, parse_block
 from bench.case import DEFAULT_TILES, DEVICES, LEVELS, Case, shape_text
-from bench.contenders import Contender, registry
+from bench.contenders import Contender, check_registered, import_failure, registry
 from bench.errors import UsageError
 from bench.spots import spots
 from ena_kernels.sizes import SIZES
@@ -165,7 +165,7 @@ def _expand_block(block: Block, *, device: str) -> Iterator[Planned]:
     known = registry()
     levels, names = block["level"], block["contender"]
     for name in names:
-        check_known(
+        check_registered(
             f"contender at level {' or '.join(levels)}",
             name,
             sorted({key[1] for key in known if key[0] in levels}),
@@ -202,7 +202,7 @@ def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Pl
     """Turn an impl, `best` or `available` into planned cases."""
     impl, device = point["impl"], point["device"]
     if impl not in (BEST, AVAILABLE):
-        check_known(f"impl of {point['contender']} at level {point['level']}", impl, choices)
+        check_registered(f"impl of {point['contender']} at level {point['level']}", impl, choices)
         _check_installed(choices[impl])
         yield _plan(choices[impl], point)
         return
@@ -223,16 +223,13 @@ def _choose(choices: dict[str, Contender], point: dict[str, Any]) -> Iterator[Pl
 def _nothing_to_choose(choices: dict[str, Contender], point: dict[str, Any]) -> UsageError:
     """Libraries are absent, or no impl is for this device at all."""
     name, device = point["contender"], point["device"]
-    absent = [
-        f"{contender.impl} needs {_package(contender)}"
-        for contender in choices.values()
-        if contender.preference(device) is not None
-    ]
+    absent = [c for c in choices.values() if c.preference(device) is not None]
     if absent:
+        told = [f"{c.impl} needs {_package(c)} ({c.lacks()})" for c in absent]
         return UsageError(
-            f"{name} cannot run here because libraries are not installed: {', '.join(absent)}",
+            f"{name} cannot run here without libraries: {', '.join(told)}",
             expected=f"the libraries of one impl of {name}",
-            try_=f"pip install {absent[0].rpartition(' ')[2]}",
+            try_=f"pip install {_package(absent[0])}",
         )
     return UsageError(
         f"{name} has no impl for {device} to choose",
@@ -336,10 +333,12 @@ def _check_installed(contender: Contender) -> None:
     missing = contender.missing_libraries()
     if missing:
         package = missing[0].split("|")[0]
+        why, again = import_failure(package), "--force-reinstall "
         raise UsageError(
-            f"impl {contender.impl} needs {package}, which is not installed",
+            f"impl {contender.impl} needs {package}, which "
+            + (f"cannot be imported: {why}" if why else "is not installed"),
             expected="the library to be importable",
-            try_=f"pip install {_package(contender)}",
+            try_=f"pip install {again if why else ''}{_package(contender)}",
         )
 
 

@@ -1,11 +1,14 @@
 """What there is to measure, as plain rows: contenders, presets, cases and scans."""
 
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from bench.contenders import Contender, registry
+from bench.contenders import Contender, registry, unavailable
 from bench.grid import Planned, load_preset, preset_file, preset_names
 from ena_kernels.scans.catalog import SCANS, scan_passes, scan_reason
+
+if TYPE_CHECKING:
+    from bench.machine import Check
 
 Rows = list[dict[str, Any]]
 _EXAMPLES = {"1-D": (4096,), "2-D": (64, 64), "3-D": (16, 16, 16)}
@@ -23,8 +26,12 @@ _LEFT_EMPTY = {
 
 
 def contenders(device: str) -> Rows:
-    """Every contender, whether it can run on a device, and if not why."""
-    return [
+    """Every contender, whether it can run on a device, and if not why.
+
+    What packages publish and cannot be used comes last, under the name of its entry point where
+    that is all that is known.
+    """
+    rows: Rows = [
         {
             "level": contender.level,
             "contender": contender.name,
@@ -34,6 +41,23 @@ def contenders(device: str) -> Rows:
             "here": _why_not(contender, device) or "yes",
         }
         for contender in registry().values()
+    ]
+    for broken in unavailable():
+        level, name, impl = broken.key or (None, broken.entry_point, None)
+        rows.append(
+            {"level": level, "contender": name, "impl": impl, "modes": None, "dtypes": None}
+            | {"here": f"no: {broken.text}"}
+        )
+    return rows
+
+
+def published_checks() -> "list[Check]":
+    """A check for whatever installed packages publish and cannot be used; empty if all can."""
+    from bench.machine import Check
+
+    return [
+        Check(name="contenders", ok=False, text=broken.text, cure=broken.cure)
+        for broken in unavailable()
     ]
 
 
@@ -94,7 +118,7 @@ def text(rows: Rows) -> str:
     """Aligned columns under their names; the last column is not padded."""
     if not rows:
         return ""
-    lines = [list(rows[0]), *([str(value) for value in row.values()] for row in rows)]
+    lines = [list(rows[0]), *([_cell(value) for value in row.values()] for row in rows)]
     widths = [max(len(line[i]) for line in lines) for i in range(len(lines[0]))]
     widths[-1] = 0
     return "\n".join(
@@ -103,9 +127,13 @@ def text(rows: Rows) -> str:
     )
 
 
+def _cell(value: Any) -> str:
+    return "n/a" if value is None else str(value)
+
+
 def _why_not(contender: Contender, device: str) -> str | None:
-    if missing := contender.missing_libraries():
-        return f"no: {' and '.join(missing)} {'is' if len(missing) == 1 else 'are'} not installed"
+    if reason := contender.lacks():
+        return f"no: {reason}"
     if device not in contender.devices:
         return f"no: runs on {', '.join(contender.devices)} only"
     return None

@@ -4,13 +4,14 @@ import json
 import math
 import os
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
 
-from bench.axes import AXES, check_known
+from bench.axes import AXES
 from bench.errors import EnaBenchError, UsageError
 from bench.verdict import METRICS, MUST_SEE, Limits
 
@@ -53,13 +54,31 @@ class FriendlyGroup(click.Group):
         except EnaBenchError as err:
             click.echo(f"Error: {err}", err=True)
             ctx.exit(err.exit_code)
-        except KeyboardInterrupt:
-            click.echo("Interrupted. Everything measured so far is saved.", err=True)
+        except KeyboardInterrupt as err:
+            told = getattr(err, "__notes__", [])
+            click.echo("\n".join(["Interrupted.", *told]), err=True)
             ctx.exit(INTERRUPTED)
         except BrokenPipeError:
             # the reader left; nothing more can be said, not even at exit
             os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
             ctx.exit(1)
+
+
+@contextmanager
+def saves_rows(path: Path, *more: str) -> Iterator[None]:
+    """Rows measured in here are saved under a path: an interruption says so if there are any.
+
+    Args:
+        more: Lines to say then, too, rows or not.
+    """
+    try:
+        yield
+    except KeyboardInterrupt as err:
+        if any(path.glob("**/results/*.parquet")):
+            err.add_note(f"Everything measured so far is saved in {path}.")
+        for line in more:
+            err.add_note(line)
+        raise
 
 
 def _split(ctx: click.Context, option: click.Parameter, values: tuple[str, ...]) -> list[str]:
@@ -176,12 +195,12 @@ def limit_options(command: Callable[..., Any]) -> Callable[..., Any]:
             ),
             click.option(
                 "--relative-to",
-                metavar="CONTENDER",
+                metavar="NAME[/IMPL]",
                 help="Compare speed-ups over this contender of the same run: works across GPUs.",
             ),
             click.option(
                 "--control",
-                metavar="CONTENDER",
+                metavar="NAME[/IMPL]",
                 help="Its code did not change: if its time does, the machine changed (exit 4).",
             ),
             click.option(
@@ -233,12 +252,12 @@ def settings_of(options: dict[str, Any]) -> dict[str, Any]:
 def question_of(options: dict[str, Any], candidate: Path | None = None) -> "Question":
     """What `limit_options` ask of a candidate, or of one that is still to be measured."""
     from bench import baseline
-    from bench.contenders import registry
+    from bench.contenders import check_anchor
     from bench.decision import Question
 
-    for name in ("control", "relative_to"):
-        if options[name] is not None:
-            check_known(name.replace("_", "-"), options[name], sorted({k[1] for k in registry()}))
+    for option in ("control", "relative_to"):
+        if options[option] is not None:
+            check_anchor(option.replace("_", "-"), options[option])
     names = ("max_slowdown", "must_see", "max_memory", "metric", "control", "new_kernels")
     limits = Limits(**{name: options[name] for name in names})
     unmeasured = {} if candidate is None else baseline.unmeasured(candidate)

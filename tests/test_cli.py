@@ -192,12 +192,34 @@ def test_a_malformed_command_line_is_a_usage_error_too(arguments, no_worker):
 
 
 @pytest.mark.parametrize("option", ["--control", "--relative-to"])
-def test_a_control_or_anchor_that_nobody_knows_is_a_usage_error(option, finished):
+@pytest.mark.parametrize(
+    ("named", "cure"),
+    [
+        ("atention", "attention"),
+        ("attention/eger", "attention/eager"),
+        ("atention/eager", "attention"),
+        ("attention/", "attention/"),
+        ("eager", "attention"),
+    ],
+)
+def test_a_control_or_anchor_that_nobody_knows_is_a_usage_error(option, named, cure, finished):
     _, path = finished
-    done = ena_bench("compare", str(path), str(path), option, "atention")
+    done = ena_bench("compare", str(path), str(path), option, named)
     assert done.exit_code == 2
-    assert "'atention' is unknown" in done.stderr
-    assert done.stderr.splitlines()[-1] == "Try: attention"
+    assert f"'{named}' is unknown" in done.stderr
+    assert done.stderr.splitlines()[-1].startswith(f"Try: {cure}")
+
+
+@pytest.mark.parametrize("named", ["attention", "attention/eager"])
+def test_an_anchor_is_a_contender_or_one_of_its_impls(named, finished):
+    _, path = finished
+    done = ena_bench("compare", path, path, "--relative-to", named, "--control", named, "--json")
+    assert done.exit_code == 0
+    document = json.loads(done.stdout)
+    assert document["relative_to"] == named
+    assert {case["verdict"] for case in document["cases"]} == {"same"}
+    gate = ena_bench("check", "--baseline", path, path, "--relative-to", named, "--json")
+    assert json.loads(gate.stdout)["relative_to"] == named
 
 
 def test_a_run_ends_with_a_table_and_a_run_directory(finished):
@@ -461,6 +483,43 @@ def test_an_unknown_list_is_a_usage_error():
     assert "contenders" in done.stderr
 
 
+@pytest.fixture
+def broken_package(tmp_path, monkeypatch):
+    """An installed package whose entry point `fancy` cannot be loaded."""
+    info = tmp_path / "third_party-1.0.dist-info"
+    info.mkdir()
+    (info / "METADATA").write_text("Metadata-Version: 2.1\nName: third-party\nVersion: 1.0\n")
+    (info / "entry_points.txt").write_text("[ena_bench.contenders]\nfancy = nowhere_mixer:build\n")
+    monkeypatch.syspath_prepend(str(tmp_path))
+    return (
+        "entry point fancy of third-party 1.0 is unavailable: "
+        "ModuleNotFoundError: No module named 'nowhere_mixer'"
+    )
+
+
+def test_a_broken_package_is_named_and_stops_only_what_needs_it(broken_package):
+    listed = ena_bench("list", "contenders")
+    assert listed.exit_code == 0
+    assert f"no: {broken_package}" in listed.stdout.splitlines()[-1]
+    last = json.loads(ena_bench("list", "contenders", "--json").stdout)[-1]
+    assert (last["level"], last["contender"], last["impl"]) == (None, "fancy", None)
+    doctor = ena_bench("doctor")
+    assert doctor.exit_code == 0
+    assert f"LOOK  contenders         {broken_package}" in doctor.stdout
+    assert "try: mend or uninstall third-party" in doctor.stdout
+    assert ena_bench("run", "--dry-run", *TINY, "--mode", "fwd").exit_code == 0
+
+
+def test_asking_for_what_a_broken_package_may_bring_tells_why_it_is_not_there(broken_package):
+    fancy = ena_bench("run", "--dry-run", *TINY[:2], "--contender", "fancy", *TINY[6:])
+    assert fancy.exit_code == 2
+    assert fancy.stderr.splitlines()[0].endswith(f"'fancy' is unknown; {broken_package}")
+    assert fancy.stderr.splitlines()[2] == "Try: mend or uninstall third-party"
+    impl = ena_bench("run", "--dry-run", *TINY[:4], "--impl", "eagre", *TINY[6:])
+    assert impl.stderr.splitlines()[0].endswith(f"'eagre' is unknown; {broken_package}")
+    assert impl.stderr.splitlines()[2] == "Try: eager"
+
+
 def test_doctor_tells_facts_and_cures():
     done = ena_bench("doctor")
     assert done.exit_code == 0
@@ -541,6 +600,55 @@ def test_profile_takes_exactly_one_case_that_can_run(options, reason, no_worker,
     assert not (tmp_path / "traces").exists()
 
 
+def interrupt(*_, **__):
+    raise KeyboardInterrupt
+
+
+@pytest.mark.parametrize(
+    ("at", "arguments"),
+    [
+        ("bench.baseline.read", ["compare", "A", "B"]),
+        ("bench.baseline.read", ["check", "--baseline", "A", "B"]),
+        ("bench.results.load", ["report", "A"]),
+        ("bench.results.export", ["export", "A", "-o", "B"]),
+        ("bench.session.plan", ["run", "--dry-run"]),
+        ("bench.session.plan", ["list", "cases"]),
+        ("reports.run.measure", ["verify", *TINY, "--mode", "fwd"]),
+        ("bench.profile.profile", ["profile", *TINY, "--mode", "fwd"]),
+        ("bench.selftest._gate", ["selftest"]),
+    ],
+    ids=lambda value: value[0] if isinstance(value, list) else "",
+)
+def test_an_interrupted_command_that_saves_no_rows_does_not_say_that_it_does(
+    at, arguments, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(at, interrupt)
+    done = ena_bench(*arguments)
+    assert done.exit_code == 130
+    assert done.stderr.splitlines()[-1] == "Interrupted."
+
+
+def test_an_interrupted_run_or_gate_says_where_rows_are_if_there_are_any(
+    finished, tmp_path, monkeypatch
+):
+    _, path = finished
+    monkeypatch.setattr("reports.run.measure", interrupt)
+    resumed = ena_bench("run", "--resume", path)
+    saved = f"Everything measured so far is saved in {path}."
+    following = f"next         ena-bench run --resume {path}"
+    assert resumed.exit_code == 130
+    assert resumed.stderr.splitlines()[-3:] == ["Interrupted.", saved, following]
+    monkeypatch.setattr("bench.gate.check", interrupt)
+    fresh = ena_bench("check", "--baseline", path, "-o", tmp_path / "candidate")
+    assert fresh.stderr.splitlines() == ["Interrupted."]
+    shutil.copytree(path, tmp_path / "candidate" / "deep")
+    begun = ena_bench("check", "--baseline", path, "-o", tmp_path / "candidate")
+    assert begun.stderr.splitlines()[1:] == [
+        f"Everything measured so far is saved in {tmp_path / 'candidate'}."
+    ]
+
+
 def children_of(pid):
     return [int(child) for child in Path(f"/proc/{pid}/task/{pid}/children").read_text().split()]
 
@@ -575,7 +683,7 @@ def test_an_interrupted_run_keeps_every_row_and_leaves_no_worker(tmp_path):
     finally:
         process.kill()
     assert process.returncode == 130
-    assert "Interrupted. Everything measured so far is saved." in told
+    assert "Interrupted.\nEverything measured so far is saved in runs/" in told
     assert "Traceback" not in told
     assert workers
     assert not any(map(is_running, workers))

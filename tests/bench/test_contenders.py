@@ -7,8 +7,8 @@ import pytest
 
 from bench import contenders
 from bench.case import Case
-from bench.contenders import Contender, lookup, registry
-from bench.errors import EnaBenchError, UsageError
+from bench.contenders import Contender, lookup, registry, unavailable
+from bench.errors import UsageError
 
 CASE = Case(level="op", contender="mean", impl="eager", mode="fwd", canvas=(12,))
 
@@ -57,17 +57,41 @@ def test_an_installed_package_adds_its_contender(published):
 
 
 @pytest.mark.parametrize(
-    ("source", "complaint"),
+    ("source", "reason"),
     [
-        ("import nowhere_to_be_found", "cannot be loaded: No module named"),
-        ("mine = [1]", "something else than"),
-        (MEAN.format(name="attention"), "is already registered"),
+        (
+            "import nowhere_to_be_found",
+            "ModuleNotFoundError: No module named 'nowhere_to_be_found'",
+        ),
+        ("mine = [1]", "TypeError: it yields something else than bench.contenders.Contender"),
+        ("def mine():\n    raise OSError('no licence\\nfor this host')", "OSError: no licence"),
+        ("def mine():\n    yield 1 / 0", "ZeroDivisionError: division by zero"),
+        ("raise SystemExit(3)", "SystemExit: 3"),
+        ("raise RuntimeError", "RuntimeError"),
+        ("other = []", "AttributeError: module 'third_party' has no attribute 'mine'"),
     ],
 )
-def test_a_broken_publication_is_named(published, source, complaint):
+def test_a_broken_publication_is_named_and_stops_no_other(published, source, reason):
+    ours = registry().keys()
     published(source)
-    with pytest.raises(EnaBenchError, match=complaint):
-        registry()
+    assert registry().keys() == ours
+    (broken,) = unavailable()
+    assert broken.text == f"entry point mean of third-party 1.0 is unavailable: {reason}"
+    assert (broken.key, broken.cure) == (None, "mend or uninstall third-party")
+    assert lookup(CASE.with_(contender="attention")).impl == "eager"
+    with pytest.raises(UsageError, match="mean has no impl 'eager' at level op; entry point mean"):
+        lookup(CASE)
+
+
+def test_a_contender_whose_name_is_taken_is_unavailable_and_the_others_of_its_package_are_not(
+    published,
+):
+    published(MEAN.format(name="attention") + MEAN.format(name="mean").replace("mine =", "mine +="))
+    (broken,) = unavailable()
+    assert broken.key == ("op", "attention", "eager")
+    assert broken.reason == "op/attention/eager is already registered by ena-bench"
+    assert lookup(CASE).build == "third_party:build"
+    assert lookup(CASE.with_(contender="attention")).build != "third_party:build"
 
 
 def test_an_unknown_impl_lists_the_known_ones():
@@ -107,6 +131,28 @@ def test_a_missing_library_is_the_reason():
     assert contender.why_not(CASE) is None
     absent = Contender(level="op", name="mean", impl="x", build="a:b", needs=("no_such_lib",))
     assert absent.why_not(CASE) == "no_such_lib is not installed"
+
+
+def test_a_library_that_breaks_on_import_is_told_from_one_that_is_absent(tmp_path, monkeypatch):
+    for name, line in (("torn", "raise ImportError('undefined symbol')"), ("poor", "import none")):
+        (tmp_path / f"{name}_mixer").mkdir()
+        (tmp_path / f"{name}_mixer" / "__init__.py").write_text(line)
+    monkeypatch.syspath_prepend(str(tmp_path))
+
+    def reason(*needs):
+        made = Contender(level="op", name="mean", impl="x", build="a:b", needs=needs)
+        return made.why_not(CASE)
+
+    assert reason("torn_mixer.ops") == (
+        "torn_mixer.ops cannot be imported: ImportError: undefined symbol"
+    )
+    assert reason("poor_mixer.ops") == (
+        "poor_mixer.ops cannot be imported: ModuleNotFoundError: No module named 'none'"
+    )
+    assert (
+        reason("no_mixer.ops", "no_lib|none") == "no_mixer.ops and no_lib or none are not installed"
+    )
+    assert reason("torn_mixer.ops|torch") is None
 
 
 def test_window_rules_of_the_libraries():
