@@ -33,6 +33,7 @@ import triton.language as tl
 from ena_kernels.delta_rule.configs import SIZES
 from ena_kernels.delta_rule.forward_kernels import (
     advance,
+    dot_of_all,
     load_columns,
     load_rows,
     load_scalar,
@@ -50,17 +51,6 @@ def store_rows(ptr, x, start, cols, stride, end, NUM_COLS: tl.constexpr):
     mask = (t < end)[:, None] & (cols < NUM_COLS)[None, :]
     offs = t.to(tl.int64)[:, None] * stride + cols[None, :]
     tl.store(ptr + offs, x.to(ptr.dtype.element_ty), mask=mask)
-
-
-@triton.jit
-def dot_of_all(x, y, base, PRECISION: tl.constexpr):
-    """``base + x y`` where rounding x to y's half precision would cost too much: in two parts."""
-    coarse = x.to(y.dtype)
-    product = tl.dot(coarse, y, base, input_precision=PRECISION)
-    if y.dtype != tl.float32:
-        rest = (x - coarse.to(tl.float32)).to(y.dtype)
-        product = tl.dot(rest, y, product, input_precision=PRECISION)
-    return product
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -209,7 +199,7 @@ def delta_rule_scan_kernel(
         p = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         p = tl.where(r[:, None] >= r[None, :], p, 0.0).to(k.dtype)
         du = tl.dot(do, p, input_precision=PRECISION)
-        du = tl.dot(grad.to(k.dtype), tl.trans(k), du, input_precision=PRECISION)
+        du = dot_of_all(grad, tl.trans(k), du, PRECISION)
         du *= k_norm[None, :]
         minus_z = dot_of_all(du * beta[None, :], n, -du, PRECISION)
         grad = tl.dot(do, q, grad, input_precision=PRECISION)
@@ -304,13 +294,13 @@ def delta_rule_token_kernel(
     row, col = r[:, None], r[None, :]
     dtype: tl.constexpr = q_ptr.dtype.element_ty
     dbeta = -tl.sum(tl.where(row == col, before, 0.0), 1)
-    to_q = tl.where(row >= col, to_q * weight[None, :], 0.0).to(dtype)
+    to_q = tl.where(row >= col, to_q * weight[None, :], 0.0)
     from_q = tl.where(row <= col, from_q * q_norm[None, :], 0.0).to(dtype)
     pairs = tl.where(row > col, before, tl.where(row < col, behind, 0.0))
     pairs = (pairs * weight[None, :]).to(dtype)
     k = load_rows(k_ptr, t, d, k_stride_l, L, C, D)
     q = load_rows(q_ptr, t, d, q_stride_l, L, C, D)
-    dq = tl.dot(to_q, k, input_precision=PRECISION)
+    dq = dot_of_all(to_q, k, tl.zeros([C, DP], tl.float32), PRECISION)
     dk = tl.dot(from_q, q, input_precision=PRECISION)
     dk = tl.dot(pairs, k, dk, input_precision=PRECISION)
     for block in tl.static_range(EP // BLOCK_E):

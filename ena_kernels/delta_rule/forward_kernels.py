@@ -73,17 +73,29 @@ def load_square(ptr, index, C: tl.constexpr):
 
 
 @triton.jit
+def dot_of_all(x, y, base, PRECISION: tl.constexpr):
+    """``base + x y`` where rounding x to y's half precision would cost too much: in two parts."""
+    coarse = x.to(y.dtype)
+    product = tl.dot(coarse, y, base, input_precision=PRECISION)
+    if y.dtype != tl.float32:
+        rest = (x - coarse.to(tl.float32)).to(y.dtype)
+        product = tl.dot(rest, y, product, input_precision=PRECISION)
+    return product
+
+
+@triton.jit
 def advance(state, k, n, v, beta, k_norm, PRECISION: tl.constexpr):
     """The state behind a chunk, and Y and -W diag(b) (as the dots take it) of the chunk.
 
     state ``[R, DP]`` float32, k ``[C, DP]``, n ``[C, C]``, v ``[R, C]``, beta and k_norm ``[C]``.
+    Where keys are similar, the sum of many updates is as small as one of them.
     """
     stored = tl.dot(state.to(k.dtype), tl.trans(k), input_precision=PRECISION)
     w = v.to(tl.float32) - stored * k_norm[None, :]
-    weighted = (w * -beta[None, :]).to(k.dtype)
-    y = tl.dot(weighted, tl.trans(n), w, input_precision=PRECISION)
-    u = (y * (beta * k_norm)[None, :]).to(k.dtype)
-    return tl.dot(u, k, state, input_precision=PRECISION), y, weighted
+    weighted = w * -beta[None, :]
+    y = dot_of_all(weighted, tl.trans(n), w, PRECISION)
+    state = dot_of_all(y * (beta * k_norm)[None, :], k, state, PRECISION)
+    return state, y, weighted.to(k.dtype)
 
 
 @triton.jit

@@ -8,6 +8,7 @@ warpgroup of its own, `hopper_score_kernel`. Per chunk a warpgroup issues
     W + (-b W) N^T, S Q^T + (-b W) P^T    with W = V - (S K^T) r_k, P without the scale of q
     S + U K                               with U = b r_k times the first of those
 
+of which N^T and K meet (-b W) and U in two parts: as in `forward_kernels.advance`.
 Without output there is no Q, O and P.
 """
 
@@ -24,7 +25,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from ena_kernels.delta_rule.configs import SIZES
-from ena_kernels.delta_rule.hopper_score_kernel import score
+from ena_kernels.delta_rule.hopper_score_kernel import in_two, score
 from ena_kernels.gluon_names import load_box, store_box
 
 
@@ -178,9 +179,10 @@ def _compute(
         else:
             stored = warpgroup_mma_wait(0, deps=(stored_token,))
         w = v.to(gl.float32) - stored * s_smem.index(W * 4).load(TOKENS)[None, :]
-        scaled = (w * -s_smem.index(W * 4 + 1).load(TOKENS)[None, :]).to(DTYPE)
+        scaled, rest = in_two(w * -s_smem.index(W * 4 + 1).load(TOKENS)[None, :], DTYPE)
         scaled = gl.convert_layout(scaled, LEFT)
         y_token = warpgroup_mma(scaled, n_t, w, is_async=True)
+        y_token = warpgroup_mma(gl.convert_layout(rest, LEFT), n_t, y_token, is_async=True)
         if HAS_OUTPUT:
             mbarrier.wait(p_full.index(i % 2), (i // 2) & 1)
             p_t = p_smem.index(i % 2).permute((1, 0))
@@ -188,8 +190,11 @@ def _compute(
             y = warpgroup_mma_wait(1, deps=(y_token,))
         else:
             y = warpgroup_mma_wait(0, deps=(y_token,))
-        u = (y * s_smem.index(W * 4 + 2).load(TOKENS)[None, :]).to(DTYPE)
+        u, rest = in_two(y * s_smem.index(W * 4 + 2).load(TOKENS)[None, :], DTYPE)
         state_token = warpgroup_mma(gl.convert_layout(u, LEFT_OF_STATE), k, state, is_async=True)
+        state_token = warpgroup_mma(
+            gl.convert_layout(rest, LEFT_OF_STATE), k, state_token, is_async=True
+        )
         if HAS_OUTPUT:
             o = warpgroup_mma_wait(1, deps=(o_token,))
             mbarrier.arrive(p_empty.index(i % 2), count=1)

@@ -18,6 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from ena_kernels.delta_rule.configs import SIZES
+from ena_kernels.delta_rule.hopper_score_kernel import in_two
 from ena_kernels.gluon_names import load_box, store_box
 
 
@@ -116,13 +117,16 @@ def _rebuild(
         store_box(states_desc, [(bh * num_chunks + chunk) * EP + row, 0], s_smem.index(W))
         stored = warpgroup_mma_wait(0, deps=(stored_token,))
         w = v - stored * k_norm
-        y_token = warpgroup_mma(
-            gl.convert_layout((w * -beta).to(DTYPE), LEFT), n_smem.index(stage).permute((1, 0)), w,
-            is_async=True,
-        )  # fmt: skip
+        n_t = n_smem.index(stage).permute((1, 0))
+        scaled, rest = in_two(w * -beta, DTYPE)
+        y_token = warpgroup_mma(gl.convert_layout(scaled, LEFT), n_t, w, is_async=True)
+        y_token = warpgroup_mma(gl.convert_layout(rest, LEFT), n_t, y_token, is_async=True)
         y = warpgroup_mma_wait(0, deps=(y_token,))
-        u = gl.convert_layout((y * (beta * k_norm)).to(DTYPE), LEFT_OF_STATE)
-        state_token = warpgroup_mma(u, k, state, is_async=True)
+        u, rest = in_two(y * (beta * k_norm), DTYPE)
+        state_token = warpgroup_mma(gl.convert_layout(u, LEFT_OF_STATE), k, state, is_async=True)
+        state_token = warpgroup_mma(
+            gl.convert_layout(rest, LEFT_OF_STATE), k, state_token, is_async=True
+        )
         y_box = y_smem.index(W)
         y_box.reshape([64, 64]).permute((1, 0)).store(y.to(DTYPE))
         fence_async_shared()

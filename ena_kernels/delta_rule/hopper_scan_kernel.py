@@ -127,11 +127,16 @@ def _scan(
         k = k_smem.index(stage).reshape([64, DP])
         q = q_smem.index(stage).reshape([64, DP])
         mbarrier.wait(full.index(stage), (i // STAGES) & 1)
-        half_grad = grad.to(DTYPE)
+        half_grad, rest = in_two(grad, DTYPE)
+        k_t = k.permute((1, 0))
         x_token = warpgroup_mma(
-            gl.convert_layout(half_grad, LEFT), k.permute((1, 0)), zero,
-            use_acc=False, is_async=True,
-        )  # fmt: skip
+            gl.convert_layout(rest, LEFT), k_t, zero, use_acc=False, is_async=True
+        )
+        if not LOCAL:
+            tma.store_wait(0)
+        g_smem.index(W).store(half_grad)
+        fence_async_shared()
+        x_token = warpgroup_mma(g_smem.index(W), k_t, x_token, is_async=True)
         s_smem.index(W * 4).store(k_norm_next)
         s_smem.index(W * 4 + 1).store(beta_next)
         s_smem.index(W * 4 + 2).store(beta_next * k_norm_next)
@@ -144,11 +149,7 @@ def _scan(
         k_norm_next = gl.load(scalars_ptr + plane, mask=inside, other=0.0)
         q_norm_next = gl.load(scalars_ptr + 2 * plane, mask=inside, other=0.0)
         if not LOCAL:
-            tma.store_wait(0)
-            g_smem.index(W).store(half_grad)
-            fence_async_shared()
-            place = (bh * num_chunks + chunk) * EP + row
-            store_box(grads_desc, [place, 0], g_smem.index(W))
+            store_box(grads_desc, [(bh * num_chunks + chunk) * EP + row, 0], g_smem.index(W))
         do_box = do_smem.index(stage * (ROWS // 64) + W).reshape([64, 64])
         do = do_box.permute((1, 0)).load(TILE).to(gl.float32)
         do = (do * s_smem.index(W * 4 + 3).load(TOKENS)[None, :]).to(DTYPE)
@@ -207,11 +208,9 @@ def delta_rule_scan_hopper_kernel(
     p_smem = gl.allocate_shared_memory(dtype, [2] + square, n_desc.layout)  # noqa: RUF005
     PLAIN: gl.constexpr = gl.SwizzledSharedLayout(1, 1, 1, [0])
     s_smem = gl.allocate_shared_memory(gl.float32, [4 * WARPGROUPS, 64], PLAIN)
-    if LOCAL:
-        g_smem = p_smem
-        z_smem = do_smem
-    else:
-        g_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + state, grads_desc.layout)  # noqa: RUF005
+    g_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + state, grads_desc.layout)  # noqa: RUF005
+    z_smem = do_smem
+    if not LOCAL:
         z_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + narrow, z_desc.layout)  # noqa: RUF005
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())

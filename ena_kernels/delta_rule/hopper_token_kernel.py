@@ -17,6 +17,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
     warpgroup_mma_wait,
 )
 
+from ena_kernels.delta_rule.hopper_score_kernel import in_two
 from ena_kernels.gluon_names import load_box, store_box
 
 
@@ -65,6 +66,7 @@ def _make_dq(
     dq_desc, _, dv_desc = outputs
     TILE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     WIDE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DP, 16])
+    LEFT: gl.constexpr = gl.DotOperandLayout(0, WIDE, 2)
     BLOCKS: gl.constexpr = EP // 64
     r = gl.arange(0, 64, layout=gl.SliceLayout(1, TILE))
     r_wide = gl.arange(0, 64, layout=gl.SliceLayout(1, WIDE))
@@ -102,13 +104,13 @@ def _make_dq(
             store_box(dv_desc, [b, h, t, block * 64], dv_smem)
             to_q, dq = warpgroup_mma_wait(0, deps=(to_token, dq_token))
             mbarrier.arrive(empty.index(stage), count=1)
-        to_q = gl.where(r[:, None] >= c[None, :], to_q * weight[None, :], 0.0).to(DTYPE)
+        to_q = gl.where(r[:, None] >= c[None, :], to_q * weight[None, :], 0.0)
+        to_q, rest = in_two(to_q, DTYPE)
         pair = i % 2
         mbarrier.wait(pair_full.index(pair), (i // 2) & 1)
-        dq_token = warpgroup_mma(
-            gl.convert_layout(to_q, gl.DotOperandLayout(0, WIDE, 2)),
-            k_smem.index(pair).reshape([64, DP]), dq, is_async=True,
-        )  # fmt: skip
+        k = k_smem.index(pair).reshape([64, DP])
+        dq_token = warpgroup_mma(gl.convert_layout(to_q, LEFT), k, dq, is_async=True)
+        dq_token = warpgroup_mma(gl.convert_layout(rest, LEFT), k, dq_token, is_async=True)
         q = q_smem.index(pair).reshape([64, DP]).load(WIDE)
         dq = warpgroup_mma_wait(0, deps=(dq_token,))
         mbarrier.arrive(pair_empty.index(pair), count=1)

@@ -198,6 +198,7 @@ def test_forward_and_backward_can_be_captured_in_a_cuda_graph(seq_len):
     inputs = make_inputs(seq_len, (1, 2, 64, 64))
     weights = [torch.ones((), device="cuda").expand(1, 2, n, 64) for n in (seq_len, 64)]
     stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(stream):
         expected = run(inputs, weights, impl="triton", qk_l2norm=True)
     torch.cuda.synchronize()

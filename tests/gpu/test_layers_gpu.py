@@ -122,6 +122,7 @@ def test_a_captured_layer_replays_forward_and_backward():
     held = torch.randn(1, 24 * 48, 96, device="cuda", dtype=torch.bfloat16)
     gradient = torch.randn_like(held)
     graph, side = torch.cuda.CUDAGraph(), torch.cuda.Stream()
+    side.wait_stream(torch.cuda.current_stream())
     with torch.cuda.stream(side):
         for _ in range(2):
             outcome(fast, held, gradient)
