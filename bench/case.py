@@ -29,7 +29,7 @@ class Case:
     `tile`, `window` and `sparsity_target` are None for contenders without Sliding Tile Attention;
     `scan` and `scan_variant` are None for contenders without a linear recurrence; `interleave` and
     `permute` are None unless both kinds of layers, or an attention layer on tiles, are present.
-    Given a `sparsity_target` and no `window`, the window nearest to it is chosen (SPEC 1.5).
+    Given a `sparsity_target` and no `window`, `window_for_sparsity` chooses the window.
     """
 
     level: str

@@ -1,4 +1,4 @@
-"""FLOPs and bytes of a case, from formulas alone (SPEC 1.4, 2.5, 3.5, 4.5, 5.4).
+"""FLOPs and bytes of a case, from formulas alone: those of docs/maths.md, "Cost".
 
 A multiply-add counts as 2. Products count; exponentials, norms, activations, residual additions and
 the optimizer's arithmetic do not. Every formula gives the forward and the backward.
@@ -98,13 +98,13 @@ def cost(case: Case) -> Cost | None:
 
 
 def attention_flops(dims: Dims, attended: float = 1.0) -> Passes:
-    """Two products forward and five backward over the attended pairs (SPEC 2.5)."""
+    """Two products forward and five backward over the attended pairs."""
     product = 2.0 * dims.tokens * dims.seq_len * attended * dims.model_dim
     return Passes(2 * product, 5 * product)
 
 
 def delta_rule_flops(dims: Dims, chunk: int = CHUNK) -> Passes:
-    """The chunkwise recurrence, dense products within a chunk, keys as wide as values (SPEC 3.5).
+    """The chunkwise recurrence, dense products within a chunk, keys as wide as values.
 
     The backward computes W, U, states, new values and scores anew. A sequence shorter than the
     chunk is one chunk of its own length.
@@ -122,27 +122,27 @@ def linear_flops(tokens: int, d_in: int, d_out: int) -> Passes:
 
 
 def projection_flops(dims: Dims) -> Passes:
-    """q, k, v and the output: four square maps (SPEC 2.5)."""
+    """q, k, v and the output: four square maps."""
     return linear_flops(dims.tokens, dims.model_dim, 4 * dims.model_dim)
 
 
 def short_conv_flops(dims: Dims) -> Passes:
-    """Three depthwise convolutions, one multiply-add per tap (SPEC 3.5)."""
+    """Three depthwise convolutions, one multiply-add per tap."""
     return linear_flops(dims.tokens, CONV_WIDTH, 3 * dims.model_dim)
 
 
 def mlp_flops(dims: Dims) -> Passes:
-    """Up to four times the width and down again (SPEC 4.1)."""
+    """Up to four times the width and down again."""
     return linear_flops(dims.tokens, dims.model_dim, 2 * MLP_RATIO * dims.model_dim)
 
 
 def attention_layer_flops(dims: Dims, attended: float = 1.0) -> Passes:
-    """Projections and attention (SPEC 2.5)."""
+    """Projections and attention."""
     return projection_flops(dims) + attention_flops(dims, attended)
 
 
 def delta_net_flops(dims: Dims, scan: str = "uni", variant: str = "fixed") -> Passes:
-    """Projections, beta, convolutions and recurrence, once per pass of the scan (SPEC 3.5, 5.4)."""
+    """Projections, beta, convolutions and recurrence, once per pass of the scan."""
     passes = replace(dims, batch=dims.batch * scan_passes(scan))
     return (
         projection_flops(passes)
@@ -154,7 +154,7 @@ def delta_net_flops(dims: Dims, scan: str = "uni", variant: str = "fixed") -> Pa
 
 
 def scan_flops(dims: Dims, scan: str, variant: str = "fixed") -> Passes:
-    """Split and merge only move data, but a learnable scan multiplies by a matrix (SPEC 5.1)."""
+    """Split and merge only move data, but a learnable scan multiplies by a matrix."""
     if scan != "learnable":
         return Passes()
     num_products = 1 if variant == "official" else 2
@@ -162,19 +162,19 @@ def scan_flops(dims: Dims, scan: str, variant: str = "fixed") -> Passes:
 
 
 def head_flops(dims: Dims, num_classes: int = NUM_CLASSES) -> Passes:
-    """Two linear maps of the mean token (SPEC 4.2)."""
+    """Two linear maps of the mean token."""
     return linear_flops(dims.batch, dims.model_dim, dims.model_dim + num_classes)
 
 
 def attention_bytes(dims: Dims, element_bytes: int) -> Passes:
-    """q, k, v in, o and the row sums out; backward five in and three out (SPEC 2.5)."""
+    """q, k, v in, o and the row sums out; backward five in and three out."""
     tensor = dims.tokens * dims.model_dim * element_bytes
     rows = dims.tokens * dims.heads * LSE_BYTES
     return Passes(4 * tensor + rows, 8 * tensor + 3 * rows)
 
 
 def delta_rule_bytes(dims: Dims, element_bytes: int) -> Passes:
-    """q, k, v, beta in, o out; backward also the gradient of o in and four out (SPEC 3.5)."""
+    """q, k, v, beta in, o out; backward also the gradient of o in and four out."""
     rows = dims.tokens * dims.heads * element_bytes
     return Passes(4 * dims.head_dim + 1, 7 * dims.head_dim + 2) * rows
 
@@ -210,7 +210,7 @@ def head_bytes(dims: Dims, element_bytes: int, num_classes: int = NUM_CLASSES) -
 def visited_fraction(canvas: Shape, tile: Shape, window: Shape, block: int) -> float:
     """Share of all pairs in those blocks of tokens, in tiled order, that hold an attended pair.
 
-    Equals the attended fraction where the block divides the volume of a tile (SPEC 1.7).
+    Equals the attended fraction where the block divides the volume of a tile.
 
     Raises:
         ShapeError: as `ena_kernels.canvas.visible_tiles`.
@@ -235,7 +235,7 @@ def visited_fraction(canvas: Shape, tile: Shape, window: Shape, block: int) -> f
 
 
 def num_parameters(case: Case) -> int:
-    """Weights of a layer or model (SPEC 3.1, 4.1, 4.2); an operator has none."""
+    """Weights of a layer or model; an operator has none."""
     if case.level == "op":
         return 0
     width = case.model_dim

@@ -1,6 +1,6 @@
 """Agreement with float64: a small twin with every gradient, and the full size where it can be.
 
-The error of a tensor is ``||x - ref|| / ||ref||`` (SPEC 2.7). What a dtype may lose grows with the
+The error of a tensor is ``||x - ref|| / ||ref||``. What a dtype may lose grows with the
 number of operators between input and output.
 """
 

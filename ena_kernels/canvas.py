@@ -1,7 +1,8 @@
-"""Geometry of a token grid: tiles, windows, and which tiles see which (SPEC section 1).
+"""Geometry of a token grid: tiles, windows, and which tiles see which.
 
 A canvas, a tile and a window are tuples in tokens, slowest axis first. Pure arithmetic on whole
-numbers: no torch, and numpy only where an array is returned.
+numbers: no torch, and numpy only where an array is returned. Formulas: docs/maths.md, "Canvas" to
+"Choosing a window".
 """
 
 from __future__ import annotations
@@ -66,7 +67,7 @@ def window_grid(canvas: Shape, tile: Shape, window: Shape) -> Shape:
 
 
 def attended_fraction(canvas: Shape, tile: Shape, window: Shape) -> Fraction:
-    """Share of all (query, key) pairs that are attended, exactly (SPEC 1.4).
+    """Share of all (query, key) pairs that are attended, exactly.
 
     Raises:
         ShapeError: as `window_grid`.
@@ -78,7 +79,7 @@ def attended_fraction(canvas: Shape, tile: Shape, window: Shape) -> Fraction:
 def window_for_sparsity(
     canvas: Shape, tile: Shape, sparsity: float, tolerance: float = 0.0
 ) -> Shape:
-    """The window, in tokens, whose sparsity is nearest to the one asked for (SPEC 1.5).
+    """The window, in tokens, whose sparsity is nearest to the one asked for.
 
     Among the windows within `tolerance` of the nearest sparsity, the one that covers the most equal
     share of every axis is taken. Floats are read as the decimals they print as, so 0.7 is 7/10.
@@ -136,7 +137,7 @@ def most_square_canvas(seq_len: int, ndim: int, tile: Shape) -> Shape:
 
 
 def tiled_order(canvas: Shape, tile: Shape) -> np.ndarray:
-    """Raster index of the token at each position of the tiled order, int64 ``[L]`` (SPEC 1.2).
+    """Raster index of the token at each position of the tiled order, int64 ``[L]``.
 
     Tiles follow each other in raster order, and so do the tokens inside a tile.
 
@@ -153,7 +154,7 @@ def tiled_order(canvas: Shape, tile: Shape) -> np.ndarray:
 
 
 def visible_tiles(canvas: Shape, tile: Shape, window: Shape) -> np.ndarray:
-    """Ascending ids of the key tiles that each query tile sees, int32 ``[G, K]`` (SPEC 1.3).
+    """Ascending ids of the key tiles that each query tile sees, int32 ``[G, K]``.
 
     A window that would cross a border is moved inside, so every query tile sees equally many.
 
@@ -176,7 +177,7 @@ def visible_tiles(canvas: Shape, tile: Shape, window: Shape) -> np.ndarray:
 
 
 def transposed_tiles(canvas: Shape, tile: Shape, window: Shape) -> tuple[np.ndarray, np.ndarray]:
-    """Which query tiles see each key tile, as compressed rows (SPEC 2.3).
+    """Which query tiles see each key tile, as compressed rows.
 
     Returns:
         offsets: int32 ``[G + 1]``; key tile j is seen by the query tiles in
@@ -237,7 +238,7 @@ def _windows_near(grid: Shape, goal: Fraction, slack: Fraction | None) -> Iterat
 
 
 def _preference(seen: Shape, grid: Shape, goal: Fraction) -> tuple[int, Fraction, int, int, Shape]:
-    """Sort key of SPEC 1.5: anisotropy, distance, even axes, density, then the window itself."""
+    """Sort key: anisotropy, distance from the goal, even axes, density, then the window itself."""
     common = math.lcm(*grid)
     shares = [k * (common // g) for k, g in zip(seen, grid, strict=True)]
     num_even = sum(k % 2 == 0 and k < g for k, g in zip(seen, grid, strict=True))

@@ -1,4 +1,6 @@
-"""Layers of ENA and of what it is compared with: DeltaNet, attention, MLP, block (SPEC 3.1, 4.1).
+"""Layers of ENA and of what it is compared with: DeltaNet, attention, MLP, block.
+
+Their formulas: docs/maths.md, "Layers and models".
 
 Weights fit whatever the implementation, the place of the permutation, or the dtype: two layers
 built alike but for those share a `state_dict`.
@@ -50,7 +52,7 @@ class DeltaNetCache(NamedTuple):
 
 
 class DeltaNet(nn.Module):
-    """The linear recurrence of ENA between its projections (SPEC 3.1), read in a scan (SPEC 5).
+    """The linear recurrence of ENA between its projections, read in a scan.
 
     Args:
         model_dim: Width of the hidden state, a multiple of `heads`.
@@ -158,7 +160,7 @@ class Attention(nn.Module):
 
 
 class SlidingTileAttention(nn.Module):
-    """Sliding Tile Attention without bias or rotary embedding (SPEC 2.1).
+    """Sliding Tile Attention without bias or rotary embedding.
 
     Args:
         model_dim: Width of the hidden state, a multiple of `heads`.
@@ -166,8 +168,7 @@ class SlidingTileAttention(nn.Module):
             them.
         permute: ``"io"`` brings the input of the layer into tiled order and its output back, two
             tensors; ``"qkvo"`` permutes queries, keys and values, and the operator's output, four
-            tensors; ``"fused"`` permutes nothing: the operator finds its tiles in raster order
-            (SPEC 1.2).
+            tensors; ``"fused"`` permutes nothing: the operator finds its tiles in raster order.
         impl: Implementation of `ena_kernels.sliding_tile`.
     Raises:
         ShapeError: sizes that do not divide, or an unknown `permute`.
@@ -233,7 +234,7 @@ class MLP(nn.Module):
 
 
 class Block(nn.Module):
-    """Mixer and MLP, each on a normalised input and added to it (SPEC 4.1).
+    """Mixer and MLP, each on a normalised input and added to it.
 
     Args:
         impl: Of layer norms and MLP, see `ena_kernels.components.impl_beside`.

@@ -1,4 +1,4 @@
-"""Stacks of blocks and whole models: ENA, Transformer, and pure linear recurrence (SPEC 4)."""
+"""Stacks of blocks and whole models: ENA, Transformer, and pure linear recurrence."""
 
 import torch
 from torch import Tensor, nn
@@ -153,7 +153,7 @@ class HeadLinear(Linear):
 
 
 class Model(nn.Module):
-    """A stack between learned positions and a classifier of the mean token (SPEC 4.2)."""
+    """A stack between learned positions and a classifier of the mean token."""
 
     def __init__(
         self, stack: nn.Sequential, *, canvas: Shape, model_dim: int, num_classes: int = NUM_CLASSES

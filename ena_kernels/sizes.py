@@ -28,14 +28,14 @@ SIZES = {
     "base": Size(depth=12, heads=12, head_dim=64),
     "large": Size(depth=24, heads=16, head_dim=64),
 }
-"""The model grid (SPEC 4.3)."""
+"""Sizes of whole models, those of vision transformers."""
 
 
 def attention_layers(depth: int, interleave: str) -> tuple[bool, ...]:
-    """Whether each of `depth` layers of ENA attends; the others are recurrent (SPEC 4.1).
+    """Whether each of `depth` layers of ENA attends; the others are recurrent.
 
-    `linear-first` attends on layers 1, 3, 5, ..., `attention-first` on 0, 2, 4, ..., and `stacked`
-    on the last `depth // 2` layers.
+    `linear-first` attends on layers 1, 3, 5, ..., as the example of the official code
+    (fla-org/fla-zoo), `attention-first` on 0, 2, 4, ..., and `stacked` on the last `depth // 2`.
 
     Raises:
         ShapeError: `interleave` is none of these.

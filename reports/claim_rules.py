@@ -11,7 +11,7 @@ from bench import units
 from reports.claim import SOMEWHERE, Check, Claim, Need, Where
 from reports.claim_rules_others import ACCURACY, FASTER, OTHERS, SHORT, SLOWER, STACKS, TRAINING
 
-ENA_SOURCE = "ENA, arXiv 2508.11921 (SPEC 7.1)"
+ENA_SOURCE = "ENA, arXiv 2508.11921"
 SINGLE_PASS = ("flip", "random", "1d-shift", "2d-shift", "switch", "mh2d", "mh3d")
 
 _ENA = Where(

@@ -193,9 +193,11 @@ def rules_markdown() -> str:
             f"{escaped(', '.join(n.words for n in c.needs)) or 'any'} |"
             for c in claim.checks
         ]
-    lines += ["", "## Not tested here", "", "| claim | statement | why |", "|---|---|---|"]
+    lines += ["", "## Not tested here", ""]
+    lines += ["| claim | statement | source | why |", "|---|---|---|---|"]
     lines += [
-        f"| {c.name} | {escaped(c.quotation)} | {escaped(str(c.untested))} |" for c in UNTESTED
+        f"| {c.name} | {escaped(c.quotation)} | {escaped(c.source)} | {escaped(str(c.untested))} |"
+        for c in UNTESTED
     ]
     return "\n".join(lines) + "\n"
 

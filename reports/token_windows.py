@@ -1,4 +1,4 @@
-"""What windows that slide token by token would make blocks of tiles compute (SPEC 2.6)."""
+"""What windows that slide token by token would make blocks of tiles compute."""
 
 import math
 

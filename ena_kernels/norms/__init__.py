@@ -1,4 +1,4 @@
-"""Norms over the last axis: of whole tokens, and of each head of a token (SPEC 3.1, 4.1)."""
+"""Norms over the last axis: of whole tokens, and of each head of a token."""
 
 import torch.nn.functional as F
 from torch import Tensor

@@ -1,8 +1,9 @@
-"""Split a canvas into the sequences a linear recurrence reads, and merge them back (SPEC 5).
+"""Split a canvas into the sequences a linear recurrence reads, and merge them back.
 
 The mixer runs between the two, on a batch `scan_passes(scan)` times larger:
 ``x + scan_merge(mixer(scan_split(norm(x))))``. With the mixer left out, the variant ``fixed``
-returns ``scan_passes(scan) * x``: every token meets its own output.
+returns ``scan_passes(scan) * x``: every token meets its own output. Each scan in a line:
+docs/maths.md, "Scans".
 """
 
 import math
@@ -42,9 +43,10 @@ def scan_split(
         x: ``[B, L, C]`` in raster order.
         scan: A name of `catalog.SCANS`.
         canvas: Token grid, slowest axis first; ``prod(canvas) == L``.
-        variant: ``"official"`` does what the published code does: flip, random, learnable and the
-            second half of bi are never put back, and the shifts and switch move the output only.
-            ``"fixed"`` moves the input of every scan and puts its output back (SPEC 5.5).
+        variant: ``"official"`` does what ENA's own code (fla-org/fla-zoo) does: flip, random,
+            learnable and the second half of bi are never put back, and the shifts and switch move
+            the output only.
+            ``"fixed"`` moves the input of every scan and puts its output back.
         layer: 0-based index of the layer: how far the shifts move, which way switch goes.
         heads: Number of channel slices of mh2d and mh3d; divides C. The published video model
             always uses 16.
@@ -60,8 +62,8 @@ def scan_split(
         ShapeError: an unknown name, or sizes that disagree.
         UnsupportedError: this scan cannot read this canvas (the text is `catalog.scan_reason`'s),
             or `impl` cannot run on this device or dtype.
-    Cost: SPEC 5.4. Differentiable in x and in a learnable order; gradients gather, never add up
-    at random.
+    Cost: x is read and each pass written, at best once; learnable costs ``2 B L^2 C`` FLOPs.
+    Differentiable in x and in a learnable order; gradients gather, never add up at random.
     """
     _check(x, scan, canvas, variant, layer, heads, order, passes=1)
     keeps_input = variant == "official" and scan in _OFFICIAL_KEEPS_INPUT

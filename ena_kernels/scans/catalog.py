@@ -1,4 +1,4 @@
-"""Which scans exist, how often each runs the mixer, and where each cannot run (SPEC section 5).
+"""Which scans exist, how often each runs the mixer, and where each cannot run.
 
 Pure Python: the grid and the command line read it without loading torch.
 """

@@ -32,7 +32,7 @@ def axis_order(canvas: Shape, axes: Shape, device: torch.device | str = "cpu") -
 
 @lru_cache(maxsize=32)
 def cross_table(canvas: Shape, device: torch.device) -> Table:
-    """Raster, transposed, reversed raster, reversed transposed (SPEC 5.1); 4 L rows of tokens.
+    """Raster, transposed, reversed raster, reversed transposed; 4 L rows of tokens.
 
     The transposed order walks the axes from last to first: column-major on a (y, x) canvas, and on
     a (t, y, x) canvas x slowest and t fastest.
@@ -46,7 +46,7 @@ def cross_table(canvas: Shape, device: torch.device) -> Table:
 
 @lru_cache(maxsize=32)
 def multi_head_table(scan: str, canvas: Shape, heads: int, device: torch.device) -> Table:
-    """One order per channel slice (SPEC 5.2 and 5.3); L * heads rows of one slice of one token.
+    """One order per channel slice; L * heads rows of one slice of one token.
 
     mh2d gives a quarter of the slices each: raster, transposed, and the reverse of both. mh3d gives
     ``heads // 12`` slices each of the six axis orders and their reverses; slices left over at the
@@ -97,7 +97,7 @@ def learnable_logits(seq_len: int, *, device: torch.device | str = "cpu") -> Ten
 
 
 def learnable_order(logits: Tensor, *, generator: torch.Generator | None = None) -> Tensor:
-    """A hard Gumbel-softmax sample of each row for scan ``learnable`` (SPEC 5.1), temperature 1.
+    """A hard Gumbel-softmax sample of each row for scan ``learnable``, temperature 1.
 
     Each row holds one 1 and zeros; the gradient is that of the softmax (straight through). Rows
     pick on their own, so two may pick one token and the result need not be a permutation.

@@ -1,4 +1,4 @@
-"""The short depthwise causal convolution in front of a recurrence, with its SiLU (SPEC 3.1)."""
+"""The short depthwise causal convolution in front of a recurrence, with its SiLU."""
 
 import torch
 import torch.nn.functional as F

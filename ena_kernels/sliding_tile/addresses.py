@@ -1,4 +1,4 @@
-"""Where tiles and their tokens lie: the arithmetic that the Triton kernels share (SPEC 1.2, 1.3).
+"""Where tiles and their tokens lie: the arithmetic that the Triton kernels share.
 
 Nothing is looked up. The number of a tile gives its place on the grid; the place times STEPS gives
 its first token; a row inside the tile gives its distance from that token by ROWS. Raster and tiled

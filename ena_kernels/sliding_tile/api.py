@@ -1,4 +1,4 @@
-"""Sliding Tile Attention: one entry point, several implementations (SPEC section 2)."""
+"""Sliding Tile Attention (arXiv 2502.04507): one entry point, several implementations."""
 
 from types import ModuleType
 from typing import NamedTuple

@@ -1,4 +1,4 @@
-"""Backward kernels of Sliding Tile Attention, one owned by queries and one by keys (SPEC 2.3).
+"""Backward kernels of Sliding Tile Attention, one owned by queries and one by keys.
 
     dq:     delta = sum(dO * O) - dlse;  for the keys that a block of queries sees:
             P = exp(S - lse);  dS = P * (dO V^T - delta);  dQ += dS K

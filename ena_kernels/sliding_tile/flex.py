@@ -2,7 +2,7 @@
 
 In tiled order the mask is a list of visible blocks of 128 tokens. Where every block is seen whole
 or not at all (a tile of a multiple of 128 tokens), no mask is evaluated and one compiled kernel
-serves all windows of one length; else mixed blocks evaluate it (SPEC 1.7).
+serves all windows of one length; else mixed blocks evaluate it.
 """
 
 import math
@@ -91,7 +91,7 @@ def _seen_blocks(canvas: Shape, tile: Shape, window: Shape) -> tuple[np.ndarray,
 
 
 def _tile_mask(canvas: Shape, tile: Shape, window: Shape):
-    """The rule of SPEC 1.3 on positions in tiled order, as FlexAttention asks for it."""
+    """The rule of `visible_tiles` on positions in tiled order, as FlexAttention asks for it."""
     grid, seen = tile_grid(canvas, tile), window_grid(canvas, tile, window)
     volume = num_tokens(tile)
     axes = [

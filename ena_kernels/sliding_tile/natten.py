@@ -1,7 +1,7 @@
 """Sliding Tile Attention by the library NATTEN: neighborhood attention with stride = tile.
 
 Equal token for token where every window is an odd number of tiles, or as wide as the canvas, or the
-tile is one token (SPEC 1.3). Elsewhere NATTEN's windows do not fall on tiles.
+tile is one token. Elsewhere NATTEN's windows do not fall on tiles.
 """
 
 from torch import Tensor

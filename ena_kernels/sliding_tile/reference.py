@@ -1,6 +1,7 @@
-"""Sliding Tile Attention as specified (SPEC 2.2): a loop over query tiles, any device and dtype.
+"""Sliding Tile Attention by its definition: a loop over query tiles, any device and dtype.
 
-Slow and plain; autograd differentiates it. The other implementations are tested against it.
+The definition is in docs/maths.md, "Windows" and "Sliding Tile Attention". Slow and plain; autograd
+differentiates it. The other implementations are tested against it.
 """
 
 from collections.abc import Sequence
@@ -29,9 +30,9 @@ def forward(
 ) -> Tensor | tuple[Tensor, Tensor]:
     """Compute in float32, or float64 for float64 inputs; ``[B, H, L, D]`` in ``q.dtype``.
 
-    Tokens beyond the canvas are text (SPEC 1.6): all see them, and they see all. Tiles that the
-    canvas cuts hold the tokens that exist (SPEC 1.1). With `return_lse` also the log-sum-exp of the
-    scores, ``[B, H, L]`` in the dtype of the computation.
+    Tokens beyond the canvas are text: all see them, and they see all. Tiles that the canvas cuts
+    hold the tokens that exist. With `return_lse` also the log-sum-exp of the scores, ``[B, H, L]``
+    in the dtype of the computation.
     """
     wide = torch.promote_types(q.dtype, torch.float32)
     q_wide, k_wide, v_wide = (x.to(wide) for x in (q, k, v))

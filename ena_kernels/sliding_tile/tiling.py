@@ -1,4 +1,4 @@
-"""Between raster order and tiled order, on tensors (SPEC 1.2)."""
+"""Between raster order and tiled order, on tensors."""
 
 from torch import Tensor
 

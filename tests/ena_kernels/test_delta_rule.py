@@ -1,4 +1,4 @@
-"""The delta rule against explicit loops in float64, and properties D1 to D9 of SPEC 3.6."""
+"""The delta rule against explicit loops in float64, and what it stores, forgets and cannot see."""
 
 import subprocess
 import sys
@@ -34,7 +34,7 @@ def make_inputs(seq_len, *, dtype=torch.float64, dims=(B, H, D, E), seed=0):
 
 
 def loops(q, k, v, beta, state, *, scale):
-    """SPEC 3.2 with one index loop per axis; numpy, float64."""
+    """The recurrence with one index loop per axis; numpy, float64."""
     q, k, v, beta = (x.detach().double().numpy() for x in (q, k, v, beta))
     s = state.detach().double().numpy().copy()
     o = np.zeros(v.shape)
@@ -49,7 +49,7 @@ def loops(q, k, v, beta, state, *, scale):
 
 
 def loop_gradients(q, k, v, beta, state, do, dstate, *, scale):
-    """The recurrent backward of SPEC 3.2, one head and one token at a time; float64."""
+    """The recurrent backward, one head and one token at a time; float64."""
     q, k, v, beta, state, do, dstate = (
         x.detach().double().numpy() for x in (q, k, v, beta, state, do, dstate)
     )

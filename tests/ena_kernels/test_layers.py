@@ -1,4 +1,4 @@
-"""Layers against float64 derivations from SPEC 3.1, 4.1 and 5 that share no code with them."""
+"""Layers against float64 loops over the formulas of docs/maths.md that share no code with them."""
 
 import itertools
 import math
@@ -39,7 +39,7 @@ def silu(x):
 
 @torch.no_grad()
 def delta_net_by_hand(layer, x):
-    """SPEC 3.1 and 3.2, token by token and head by head."""
+    """The whole layer, token by token and head by head."""
     w_q, w_k, w_v = layer.qkv.weight.split(WIDTH)
     taps_q, taps_k, taps_v = layer.conv.weight[:, 0].split(WIDTH)
     y = torch.zeros_like(x)
@@ -88,7 +88,7 @@ def attention_by_hand(layer, x, sees):
 
 
 def sees_on_tiles(i, j):
-    """SPEC 1.3 by the official rule: the centre of the window is clamped, then both reaches."""
+    """By the official rule: the centre of the window is clamped, then both reaches."""
     for axis, (t, w) in enumerate(zip(TILE, WINDOW, strict=True)):
         size, stride = CANVAS[axis], math.prod(CANVAS[axis + 1 :])
         query, key = (n // stride % size // t for n in (i, j))
@@ -105,20 +105,20 @@ def sliding_tile_layer(**settings):
     return SlidingTileAttention(WIDTH, HEADS, **geometry, **settings)
 
 
-def test_delta_net_is_what_the_specification_says():
+def test_delta_net_is_what_loops_over_tokens_and_heads_give():
     layer = randomised(DeltaNet(WIDTH, HEADS, canvas=(3, 5)))
     x = hidden((3, 5))
     torch.testing.assert_close(layer(x), delta_net_by_hand(layer, x), rtol=1e-9, atol=1e-9)
 
 
-def test_full_attention_is_what_the_specification_says():
+def test_full_attention_is_what_loops_over_tokens_give():
     layer, x = randomised(Attention(WIDTH, HEADS)), hidden((3, 5))
     expected = attention_by_hand(layer, x, lambda i, j: True)
     torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-9)
 
 
 @pytest.mark.parametrize("permute", ["io", "qkvo"])
-def test_sliding_tile_attention_is_what_the_specification_says(permute):
+def test_sliding_tile_attention_is_what_loops_over_seen_tokens_give(permute):
     layer, x = randomised(sliding_tile_layer(permute=permute)), hidden(CANVAS, batch=1)
     expected = attention_by_hand(layer, x, sees_on_tiles)
     torch.testing.assert_close(layer(x), expected, rtol=1e-9, atol=1e-9)

@@ -172,7 +172,7 @@ def test_every_leaf_of_a_model_names_its_component():
         assert list(module.children()) or hasattr(type(module), "component")
 
 
-def test_the_sizes_are_those_of_the_specification():
+def test_the_sizes_are_those_of_vision_transformers():
     shapes = {name: (size.depth, size.model_dim, size.heads) for name, size in SIZES.items()}
     assert shapes == {
         "tiny": (12, 192, 3),

@@ -1,4 +1,4 @@
-"""Every scan against explicit index loops, and properties S1 to S5 of SPEC 5.5."""
+"""Every scan against explicit index loops: what it reads, and that merging undoes splitting."""
 
 import subprocess
 import sys
@@ -200,7 +200,7 @@ def test_official_shifts_and_switch_move_the_output_only(scan, canvas, layer):
 
 
 @pytest.mark.parametrize("scan", ["uni", "cross", "mh2d"])
-def test_official_equals_fixed_where_the_published_inverse_is_right(scan):
+def test_official_equals_fixed_where_the_official_inverse_is_right(scan):
     x, keywords = make_case(scan, (3, 5), 1)
     fixed, official = (scan_split(x, **keywords, variant=v) for v in VARIANTS)
     assert torch.equal(fixed, official)
@@ -215,13 +215,13 @@ def starts(scan, canvas, heads):
     return scan_split(x, scan=scan, canvas=canvas, heads=heads)[0].long().T.tolist()
 
 
-def test_mh2d_groups_start_as_published():
+def test_mh2d_groups_start_as_in_the_official_code():
     groups = [head[:4] for head in starts("mh2d", (4, 4), 8)]
-    published = [[0, 1, 2, 3], [0, 4, 8, 12], [15, 14, 13, 12], [15, 11, 7, 3]]
-    assert groups == [group for group in published for _ in range(2)]
+    official = [[0, 1, 2, 3], [0, 4, 8, 12], [15, 14, 13, 12], [15, 11, 7, 3]]
+    assert groups == [group for group in official for _ in range(2)]
 
 
-def test_mh3d_groups_start_as_published():
+def test_mh3d_groups_start_as_in_the_official_code():
     heads = starts("mh3d", (2, 3, 4), 12)
     assert heads[0][:4] == [0, 1, 2, 3]
     assert heads[1][:4] == [0, 4, 8, 1]

@@ -26,7 +26,7 @@ LIBRARIES = {
     "flash_attn_4": "flash_attn.cute",
     "flex_flash": "flash_attn.cute",
 }
-# relative error in the 2-norm: of the output, of each gradient (SPEC 2.7)
+# relative error in the 2-norm: of the output, of each gradient
 LIMITS = {
     torch.bfloat16: (5e-3, 1e-2),
     torch.float16: (5e-3, 1e-2),

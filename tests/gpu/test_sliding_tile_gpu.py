@@ -12,7 +12,7 @@ from ena_kernels.sliding_tile.reference import reference_rows
 # Compilers and libraries warn about things that are no concern of these tests.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 
-# relative error in the 2-norm: of the output, of each gradient (SPEC 2.7)
+# relative error in the 2-norm: of the output, of each gradient
 LIMITS = {
     torch.bfloat16: (5e-3, 1e-2),
     torch.float16: (5e-3, 1e-2),

@@ -20,7 +20,7 @@ pytestmark = [
     ),
 ]
 
-# output and log-sum-exp, gradients: relative error in the 2-norm (SPEC 2.7)
+# output and log-sum-exp, gradients: relative error in the 2-norm
 LIMITS = (5e-3, 5e-3, 1e-2, 1e-2, 1e-2)
 # canvas, tile, window in tokens; head dim, order
 GEOMETRIES = {

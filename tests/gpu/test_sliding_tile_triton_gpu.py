@@ -14,7 +14,7 @@ from ena_kernels.sliding_tile.configs import CONFIGS
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 
-# output, gradients: relative error in the 2-norm (SPEC 2.7)
+# output, gradients: relative error in the 2-norm
 LIMITS = {2: (5e-3, 1e-2), 4: (1e-5, 1e-5)}
 PLAIN = {"canvas": (32, 48), "tile": (16, 8), "window": (32, 24)}
 CUT = {**PLAIN, "canvas": (30, 45), "pad": "zero"}
