@@ -1,4 +1,4 @@
-"""The delta rule: one signature, checked once, for every implementation (SPEC section 3)."""
+"""The delta rule: one signature, checked once, for every implementation."""
 
 from importlib import import_module
 from types import ModuleType
@@ -62,7 +62,8 @@ def delta_rule(
         ShapeError: shapes, dtypes or devices disagree, or `impl` is unknown.
         UnsupportedError: `impl` cannot run these arguments here.
     Cost: ``6 D E + C (6 D + 4 E) + C^2 / 3`` FLOPs per token and head forward, in chunks of
-    ``C = 64`` (SPEC 3.5). Source: Yang et al., arXiv 2406.06484. Reference: `.reference.forward`.
+    ``C = 64``. Source: Yang et al., arXiv 2406.06484, and docs/maths.md, "Delta rule" and "Chunks".
+    Reference: `.reference.forward`.
     """
     _check_tokens(q, k, v, beta, names="BHL")
     _check_state(initial_state, q, v, name="initial_state")

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 L2_EPS = 1e-6
-"""Added to the sum of squares, inside the root (SPEC 3.1)."""
+"""Added to the sum of squares, inside the root, as flash-linear-attention does."""
 
 
 def compute_dtype(dtype: torch.dtype) -> torch.dtype:

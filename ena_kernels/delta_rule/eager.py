@@ -1,4 +1,4 @@
-"""The delta rule in chunks, in plain PyTorch on any device (SPEC 3.3 and 3.4).
+"""The delta rule in chunks, in plain PyTorch on any device.
 
 For every chunk of C tokens, all at once:
     A = (I + strict_lower(diag(b) K K^T))^-1      triangular solve, never a Neumann series
@@ -11,7 +11,8 @@ For every chunk again, all at once:
 
 The backward rebuilds W, M, S and R from the inputs and A, sweeps the chunks from last to first with
 ``G_prev = M^T G + Q^T dO - W^T P^T dO``, and needs neither dA nor dW: with Z = A^T dR, both enter
-the gradients only through dV = diag(b) Z (SPEC 3.4 after inserting W = A Kb and U = A Vb).
+the gradients only through dV = diag(b) Z. This is what docs/maths.md, "Chunks", becomes with
+W = A diag(b) K and U = A diag(b) V inserted.
 
 Products and states are float32 (float64 for float64 inputs) whatever the inputs are. Nothing waits
 for the device. Memory is ``O(L)``: per head, states and maps cost ``L / C * D * (D + E)`` values.

@@ -1,7 +1,7 @@
 """The delta rule by flash-linear-attention: `fla.ops.delta_rule.chunk_delta_rule` (0.6.0).
 
 Its chunk kernels are called directly at every length; the switch to a token-by-token kernel at 64
-tokens or fewer belongs to its layer, not to this function (SPEC 3.1). It works on contiguous
+tokens or fewer belongs to its layer, not to this function. It works on contiguous
 ``[B, L, H, D]`` tensors, so inputs that are contiguous as ``[B, H, L, D]`` are copied on the way
 in; views of ``[B, L, H, D]`` tensors are not.
 """

@@ -7,7 +7,7 @@ r_k and r_q of both (ones unless they are normalised):
     N = A (I + diag(b) A)^-1                       strictly lower triangular
     P = T (diag(b) N - I)                          with T = lower(scale * diag(r_q) Q K^T diag(r_k))
 
-N stands for both inverses of SPEC 3.3, ``(I + diag(b) A)^-1 = I - diag(b) N`` and
+N stands for both inverses of a chunk, ``(I + diag(b) A)^-1 = I - diag(b) N`` and
 ``(I + A diag(b))^-1 = I - N diag(b)``, also where b is 0, and its rounding does not touch their
 diagonal. -P is what a token reads of W (`forward_kernels`). It could read what is written instead,
 but where keys are similar, that is a small difference of values, and rounding it weighs much in the

@@ -1,6 +1,6 @@
 """The delta rule token by token: the specification every other implementation is tested against.
 
-For every token t, with the state S a matrix of one row per key channel (SPEC 3.2):
+For every token t, with the state S a matrix of one row per key channel:
 
     u_t = beta_t * (v_t - k_t S_{t-1})        what is new in v_t, against what k_t already stores
     S_t = S_{t-1} + k_t^T u_t
