@@ -57,6 +57,13 @@ def absent(page):
             yield f"{path}::{test}".removesuffix("::")
 
 
+def sections_named(source):
+    """Sections of docs/maths.md that a docstring or comment sends its reader to."""
+    text = re.sub(r"\s*\n\s*(?:# )?", " ", source)
+    for sections in re.findall(r'docs/maths\.md, ((?:"[^"]+"(?: and | to )?)+)', text):
+        yield from re.findall(r'"([^"]+)"', sections)
+
+
 def dead_links(page):
     """Relative targets of the links of a page that lead nowhere."""
     targets = re.findall(r"\]\(([^)#\s]+)[^)]*\)", page.read_text("utf-8"))
@@ -124,6 +131,14 @@ def test_every_file_and_test_that_a_page_names_exists(page):
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_link_of_a_page_leads_somewhere(page):
     assert dead_links(page) == []
+
+
+def test_every_section_that_the_code_names_exists():
+    folders = ("ena_kernels", "bench", "tests/bench", "tests/ena_kernels")
+    sources = [p.read_text("utf-8") for folder in folders for p in (ROOT / folder).rglob("*.py")]
+    named = {section for source in sources for section in sections_named(source)}
+    headings = re.findall(r"^## (.+)$", (ROOT / "docs" / "maths.md").read_text("utf-8"), re.M)
+    assert {"Cost", "Choosing a window", "Sliding Tile Attention"} <= named <= {*headings}
 
 
 def test_names_and_links_that_lead_nowhere_are_found(tmp_path):
