@@ -8,7 +8,7 @@ from types import ModuleType
 import torch
 from torch import Tensor
 
-from ena_kernels.errors import ShapeError, UnsupportedError
+from ena_kernels.errors import ShapeError, UnsupportedError, check_impl
 
 DTYPES = (torch.float16, torch.bfloat16, torch.float32, torch.float64)
 
@@ -66,12 +66,7 @@ def implementation(impl: str, known: Sequence[str], package: str) -> ModuleType:
     Raises:
         UnsupportedError: `impl` is not among the known ones.
     """
-    if impl not in known:
-        raise UnsupportedError(
-            f"impl {impl!r} is unknown",
-            expected=f"one of {', '.join(known)}",
-            try_=f"impl={known[0]!r}",
-        )
+    check_impl(impl, known, package.rpartition(".")[2])
     return import_module(f"{package}.{impl}")
 
 

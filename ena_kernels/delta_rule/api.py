@@ -7,7 +7,7 @@ import torch
 from torch import Tensor
 
 from ena_kernels.delta_rule.common import compute_dtype
-from ena_kernels.errors import ShapeError
+from ena_kernels.errors import ShapeError, check_impl
 
 IMPLS = {
     "reference": "ena_kernels.delta_rule.reference",
@@ -59,15 +59,15 @@ def delta_rule(
         (float64 for float64 inputs), or None unless asked for. Both are differentiable in every
         tensor argument.
     Raises:
-        ShapeError: shapes, dtypes or devices disagree, or `impl` is unknown.
-        UnsupportedError: `impl` cannot run these arguments here.
+        ShapeError: shapes, dtypes or devices disagree.
+        UnsupportedError: an unknown `impl`, or one that cannot run these arguments here.
     Cost: ``6 D E + C (6 D + 4 E) + C^2 / 3`` FLOPs per token and head forward, in chunks of
     ``C = 64``. Source: Yang et al., arXiv 2406.06484, and docs/maths.md, "Delta rule" and "Chunks".
     Reference: `.reference.forward`.
     """
     _check_tokens(q, k, v, beta, names="BHL")
     _check_state(initial_state, q, v, name="initial_state")
-    _check_impl(impl)
+    check_impl(impl, IMPLS, "delta_rule")
     module = _MODULES[_loaded(impl)]
     return module.forward(
         q,
@@ -105,13 +105,13 @@ def delta_rule_step(
     Returns:
         The output ``[B, H, E]`` in ``q.dtype`` and the next state.
     Raises:
-        ShapeError: shapes, dtypes or devices disagree, or `impl` is unknown.
-        UnsupportedError: `impl` cannot run these arguments here.
+        ShapeError: shapes, dtypes or devices disagree.
+        UnsupportedError: an unknown `impl`, or one that cannot run these arguments here.
     """
     _check_tokens(q, k, v, beta, names="BH")
     _check_state(state, q, v, name="state")
     scale = q.shape[-1] ** -0.5 if scale is None else float(scale)
-    _check_impl(impl)
+    check_impl(impl, IMPLS, "delta_rule")
     module = _MODULES[_loaded(impl if impl in STEPS else "reference")]
     return module.step(q, k, v, beta, state, scale=scale, qk_l2norm=qk_l2norm)
 
@@ -127,15 +127,6 @@ def _loaded(impl: str) -> str:
 
 # all that torch.compiler.assume_constant_result does, which imports the compiler: seconds
 _loaded._dynamo_marked_constant = True
-
-
-def _check_impl(impl: str) -> None:
-    if impl not in IMPLS:
-        raise ShapeError(
-            f"impl {impl!r} is unknown to delta_rule",
-            expected=f"one of {', '.join(IMPLS)}",
-            try_='impl="eager"',
-        )
 
 
 def _check_tokens(q: Tensor, k: Tensor, v: Tensor, beta: Tensor, *, names: str) -> None:

@@ -3,7 +3,7 @@
 import torch.nn.functional as F
 from torch import Tensor
 
-from ena_kernels.errors import ShapeError
+from ena_kernels.errors import ShapeError, check_impl
 
 IMPLS = ("eager", "triton")
 
@@ -21,10 +21,10 @@ def layer_norm(
     Returns:
         ``[..., C]`` in ``x.dtype``.
     Raises:
-        ShapeError: an unknown `impl`, or a weight or bias of another length than the rows.
-        UnsupportedError: `impl` cannot run on this device or dtype.
+        ShapeError: a weight or bias of another length than the rows.
+        UnsupportedError: an unknown `impl`, or one that cannot run on this device or dtype.
     """
-    _check(x, impl, weight=weight, bias=bias)
+    _check(x, impl, "layer_norm", weight=weight, bias=bias)
     if impl == "triton":
         return _kernels().forward(x, weight, bias, eps)
     return F.layer_norm(x, weight.shape, weight, bias, eps)
@@ -41,10 +41,10 @@ def head_norm(x: Tensor, weight: Tensor, *, eps: float, impl: str = "eager") -> 
     Returns:
         ``[..., H * D]`` in ``x.dtype``.
     Raises:
-        ShapeError: an unknown `impl`, or a weight of another length than the heads.
-        UnsupportedError: `impl` cannot run on this device or dtype.
+        ShapeError: a weight of another length than the heads.
+        UnsupportedError: an unknown `impl`, or one that cannot run on this device or dtype.
     """
-    _check(x, impl, weight=weight)
+    _check(x, impl, "head_norm", weight=weight)
     if impl == "triton":
         return _kernels().forward(x, weight, None, eps).flatten(-2)
     return F.rms_norm(x, weight.shape, weight, eps).flatten(-2)
@@ -56,13 +56,8 @@ def _kernels():
     return triton
 
 
-def _check(x: Tensor, impl: str, **parameters: Tensor) -> None:
-    if impl not in IMPLS:
-        raise ShapeError(
-            f"norm impl {impl!r} is unknown",
-            expected=f"one of {', '.join(IMPLS)}",
-            try_='impl="eager"',
-        )
+def _check(x: Tensor, impl: str, operator: str, **parameters: Tensor) -> None:
+    check_impl(impl, IMPLS, operator)
     for name, parameter in parameters.items():
         if parameter.shape != x.shape[-1:]:
             raise ShapeError(

@@ -11,7 +11,7 @@ import math
 import torch
 from torch import Tensor
 
-from ena_kernels.errors import ShapeError, UnsupportedError
+from ena_kernels.errors import ShapeError, UnsupportedError, check_impl
 from ena_kernels.scans.catalog import VARIANTS, check_scan_name, scan_passes, scan_refusal
 from ena_kernels.scans.moves import MOVES, move, move_back
 from ena_kernels.scans.orders import Shape, Table, cross_table, multi_head_table, sample_table
@@ -59,9 +59,9 @@ def scan_split(
         ``[p * B, L, C]``, p passes: copy k of sample b is at ``b * 4 + k`` for cross and at
         ``k * B + b`` for bi. Where nothing moves this is `x` itself.
     Raises:
-        ShapeError: an unknown name, or sizes that disagree.
+        ShapeError: an unknown scan or variant, or sizes that disagree.
         UnsupportedError: this scan cannot read this canvas (the text is `catalog.scan_reason`'s),
-            or `impl` cannot run on this device or dtype.
+            or `impl` is unknown or cannot run on this device or dtype.
     Cost: x is read and each pass written, at best once; learnable costs ``2 B L^2 C`` FLOPs.
     Differentiable in x and in a learnable order; gradients gather, never add up at random.
     """
@@ -95,8 +95,9 @@ def scan_merge(
     Returns:
         ``[B, L, C]``.
     Raises:
-        ShapeError: an unknown name, or sizes that disagree.
-        UnsupportedError: this scan cannot read this canvas, or `impl` cannot run here.
+        ShapeError: an unknown scan or variant, or sizes that disagree.
+        UnsupportedError: this scan cannot read this canvas, or `impl` is unknown or cannot run
+            here.
     """
     _check(y, scan, canvas, variant, layer, heads, order, passes=scan_passes(scan))
     if _runs_kernels(impl, scan):
@@ -112,12 +113,7 @@ def scan_merge(
 
 
 def _runs_kernels(impl: str, scan: str) -> bool:
-    if impl not in IMPLS:
-        raise ShapeError(
-            f"scan impl {impl!r} is unknown",
-            expected=f"one of {', '.join(IMPLS)}",
-            try_='impl="eager"',
-        )
+    check_impl(impl, IMPLS, "scan_split and scan_merge")
     return impl == "triton" and scan not in _WITHOUT_TABLE
 
 

@@ -4,7 +4,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from ena_kernels.errors import ShapeError
+from ena_kernels.errors import ShapeError, check_impl
 
 WIDTH = 4
 IMPLS = ("eager", "triton")
@@ -23,15 +23,10 @@ def short_conv(
     Returns:
         q, k and v, each ``[B, L, C]`` in ``qkv.dtype``, tokens one after another.
     Raises:
-        ShapeError: an unknown `impl`, or channels that are no multiple of 3.
-        UnsupportedError: `impl` cannot run on this device or dtype.
+        ShapeError: channels that are no multiple of 3.
+        UnsupportedError: an unknown `impl`, or one that cannot run on this device or dtype.
     """
-    if impl not in IMPLS:
-        raise ShapeError(
-            f"short_conv impl {impl!r} is unknown",
-            expected=f"one of {', '.join(IMPLS)}",
-            try_='impl="eager"',
-        )
+    check_impl(impl, IMPLS, "short_conv")
     if qkv.shape[-1] % 3:
         raise ShapeError(
             f"{qkv.shape[-1]} channels cannot be cut into queries, keys and values",

@@ -11,7 +11,7 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from ena_kernels.attention import checks, eager, flash_attn, flash_attn_4, flex, flex_flash, sdpa
-from ena_kernels.attention.api import IMPLS, attention
+from ena_kernels.attention.api import attention
 from ena_kernels.attention.reference import reference_rows
 from ena_kernels.errors import ShapeError, UnsupportedError
 
@@ -503,9 +503,3 @@ def test_wrong_shapes_are_refused_before_any_impl_is_loaded():
         attention(q, k, v, impl="flash_attn")
     with pytest.raises(ShapeError, match="scale is nan"):
         attention(q, q, q, scale=math.nan)
-
-
-def test_an_unknown_impl_is_answered_with_the_known_ones():
-    with pytest.raises(UnsupportedError, match=r"impl 'flashy' is unknown") as caught:
-        attention(*inputs(2, 2), impl="flashy")
-    assert f"one of {', '.join(IMPLS)}" in str(caught.value)

@@ -402,7 +402,6 @@ def break_input(name, change):
         (break_input("initial_state", lambda x: x.mT), "initial_state has shape (2, 3, 7, 5)"),
         (break_input("initial_state", lambda x: x.float()), "initial_state is float32"),
         (break_input("initial_state", lambda x: x.to("meta")), "initial_state is on meta"),
-        (lambda inputs: {**inputs, "impl": "cuda"}, "impl 'cuda' is unknown to delta_rule"),
     ],
 )
 def test_unsound_arguments_are_refused_with_the_rule_and_a_way_out(change, text):
@@ -423,8 +422,6 @@ def test_a_step_refuses_a_whole_sequence_and_a_foreign_state():
     token = [x[:, :, 0] for x in (q, k, v, beta)]
     with pytest.raises(ShapeError, match=r"state has shape \(1, 3, 5, 7\)"):
         delta_rule_step(*token, state[:1])
-    with pytest.raises(ShapeError, match="impl 'cuda' is unknown"):
-        delta_rule_step(*token, state, impl="cuda")
 
 
 def test_a_step_of_an_impl_without_one_is_that_of_the_reference():
