@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from html import escape
 
 from bench import units
+from reports import run_labels
 from reports.history import CaseHistory, Point, Step
 
 WIDTH, HEIGHT = 360, 150
@@ -15,6 +16,9 @@ LEFT, RIGHT, TOP, BOTTOM = 58, 12, 22, 20
 LEAST_SPAN = 0.10
 """Least height of the axis over the median, so that noise of 1% looks like noise."""
 _RADIUS = 2.6
+_UP, _DOWN = "\N{BLACK UP-POINTING TRIANGLE}", "\N{BLACK DOWN-POINTING TRIANGLE}"
+_LETTER = 6.2
+"""Width of a letter above a change."""
 
 
 def chart(case: CaseHistory, *, num_runs: int) -> str:
@@ -28,7 +32,7 @@ def chart(case: CaseHistory, *, num_runs: int) -> str:
         f'<svg viewBox="0 0 {WIDTH} {HEIGHT}" role="img" aria-label="{escape(described(case))}">',
         *_axis(scale, case),
         *(_level(scale, points, middle) for points, middle in case.levels),
-        *(_mark(scale, step) for step in case.steps),
+        *_marks(scale, case.steps),
         *(_drawn(scale, point) for point in case.points),
         "</svg>",
     ]
@@ -103,7 +107,8 @@ def _axis(scale: _Scale, case: CaseHistory) -> list[str]:
     first, last = case.points[0].run, case.points[-1].run
     for run, anchor in ((first, "start"), (last, "end")):
         x = LEFT if anchor == "start" else right
-        label = escape(f"{run.started_at[:10]} {run.commit[:7]}")
+        # two labels share the width: uncommitted changes are told by the points
+        label = escape(f"{run.started_at[:10]} {run.commit.removesuffix(run_labels.DIRTY)}")
         lines.append(
             f'<text class="tick" x="{x}" y="{bottom + 14}" text-anchor="{anchor}">{label}</text>'
         )
@@ -118,21 +123,42 @@ def _level(scale: _Scale, points: Sequence[Point], middle: float) -> str:
     return f'<line class="level" x1="{begin:.1f}" x2="{end:.1f}" y1="{y:.1f}" y2="{y:.1f}"/>'
 
 
-def _mark(scale: _Scale, step: Step) -> str:
-    """Where it changed: a dashed line, a triangle up for slower or down for faster, the factor."""
-    x = scale.x((step.last_before.number + step.first_after.number) / 2)
-    word = "slower" if step.is_slower else "faster"
-    sign = (
-        "\N{BLACK UP-POINTING TRIANGLE}" if step.is_slower else "\N{BLACK DOWN-POINTING TRIANGLE}"
-    )
-    factor = step.change.ratio if step.is_slower else 1 / step.change.ratio
-    anchor = "start" if x < WIDTH / 2 else "end"
-    return (
-        f'<g class="{word}"><title>{escape(change_text(step))}</title>'
-        f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>'
-        f'<text x="{x:.1f}" y="{TOP - 10}" text-anchor="{anchor}">{sign} '
-        f"{escape(units.ratio(factor))} {word}</text></g>"
-    )
+def _marks(scale: _Scale, steps: Sequence[Step]) -> list[str]:
+    """Where it changed: a dashed line, a triangle up for slower or down for faster, the factor.
+
+    Labels of changes that are close together are short, or absent: the line has them as its title.
+    """
+    places = [scale.x((s.last_before.number + s.first_after.number) / 2) for s in steps]
+    parts, taken = [], 0.0
+    for step, x, following in zip(steps, places, [*places[1:], WIDTH], strict=False):
+        word, sign = ("slower", _UP) if step.is_slower else ("faster", _DOWN)
+        factor = units.ratio(step.change.ratio if step.is_slower else 1 / step.change.ratio)
+        texts = [f"{sign} {factor} {word}", f"{sign} {factor}"]
+        text, taken = _label(x, texts, taken, following)
+        parts.append(
+            f'<g class="{word}"><title>{escape(change_text(step))}</title>'
+            f'<line x1="{x:.1f}" x2="{x:.1f}" y1="{TOP - 6}" y2="{HEIGHT - BOTTOM}"/>{text}</g>'
+        )
+    return parts
+
+
+def _label(x: float, texts: Sequence[str], taken: float, following: float) -> tuple[str, float]:
+    """The first text that has room beside `x`, and where it ends; nothing where none has.
+
+    Args:
+        taken: Where the label before it ends.
+        following: Where the next change is: room for its label is left if there is other room.
+    """
+    for text in texts:
+        width = _LETTER * len(text)
+        is_left = x < WIDTH / 2 and x + width < following
+        anchors = ("start", "end") if is_left else ("end", "start")
+        for anchor in anchors:
+            begin = x if anchor == "start" else x - width
+            if taken <= begin and begin + width <= WIDTH:
+                place = f'x="{x:.1f}" y="{TOP - 10}" text-anchor="{anchor}"'
+                return f"<text {place}>{escape(text)}</text>", begin + width + _LETTER
+    return "", taken
 
 
 def _drawn(scale: _Scale, point: Point) -> str:

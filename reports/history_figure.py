@@ -1,5 +1,9 @@
 """The cases that changed over many runs, as one figure for a pull request or a paper."""
 
+import re
+import textwrap
+from collections.abc import Sequence
+
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 
@@ -11,7 +15,9 @@ from reports.history_text import device_lines
 
 MAX_PANELS = 12
 _COLUMNS = 2
-_WIDTH, _PANEL, _HEAD = 11.0, 1.9, 0.9
+_WIDTH, _PANEL, _HEAD = 11.0, 1.9, 1.05
+_PATH, _CHANGES, _FOOTER = 76, 86, 180
+"""Letters that fit above a panel, of a path and of changes, and below all panels."""
 
 
 def figure(history: History) -> Figure:
@@ -33,7 +39,7 @@ def figure(history: History) -> Figure:
         _COLUMNS,
         left=0.075,
         right=0.985,
-        top=1 - 0.75 / height,
+        top=1 - 0.9 / height,
         bottom=0.72 / height,
         wspace=0.18,
         hspace=0.62,
@@ -44,7 +50,7 @@ def figure(history: History) -> Figure:
         _panel(axes, case, numbers[case.device_name])
         if index + _COLUMNS >= len(cases):
             axes.set_xlabel("run, the earliest first", **theme.text_style(theme.SMALL_PT))
-    footer = theme.literal("; ".join(device_lines(history)))
+    footer = theme.literal(textwrap.fill("; ".join(device_lines(history)), _FOOTER))
     drawn.text(0.01, 0.08 / height, footer, **theme.text_style(theme.SMALL_PT, theme.MUTED))
     return drawn
 
@@ -53,6 +59,29 @@ def shown(history: History) -> tuple[CaseHistory, ...]:
     """The cases that changed or shifted; the first ones where none did."""
     changed = tuple(case for case in history.cases if case.steps or case.late)
     return (changed or history.cases)[:MAX_PANELS]
+
+
+def path_lines(path: str) -> list[str]:
+    """The path of a case in lines that fit above a panel, broken between its parts."""
+    lines = [""]
+    for part in re.split(r"(?<=[-/])", path):
+        if lines[-1] and len(lines[-1] + part) > _PATH:
+            lines.append("")
+        lines[-1] += part
+    return lines
+
+
+def changes_line(texts: Sequence[str]) -> str:
+    """As many changes as fit above a panel, and how many there are besides."""
+    shown = len(texts)
+    while shown > 1 and len(_listed(texts, shown)) > _CHANGES:
+        shown -= 1
+    return _listed(texts, shown)
+
+
+def _listed(texts: Sequence[str], shown: int) -> str:
+    more = f"{len(texts) - shown} more"
+    return "; ".join([*texts[:shown], *([more] if shown < len(texts) else [])])
 
 
 def _title(history: History) -> str:
@@ -103,10 +132,10 @@ def _frame(axes: Axes, case: CaseHistory, num_runs: int) -> None:
     axes.set_xticks([1, *range(step, num_runs + 1, step)] if step > 1 else range(1, num_runs + 1))
     axes.yaxis.set_major_formatter(lambda value, _: units.duration(value))
     axes.tick_params(labelsize=theme.SMALL_PT, colors=theme.MUTED, labelcolor=theme.INK)
-    title = theme.literal(case.case_path)
+    title = "\n".join(map(theme.literal, path_lines(case.case_path)))
     axes.set_title(title, loc="left", pad=14, **theme.text_style(theme.SMALL_PT))
     steps = [*case.steps, *([case.late] if case.late else [])]
-    told = "; ".join(f"run {s.first_after.number}: {change_text(s)}" for s in steps)
+    told = changes_line([f"run {s.first_after.number}: {change_text(s)}" for s in steps])
     axes.text(
         0.0,
         1.03,

@@ -15,6 +15,7 @@ Record = dict[str, Any]
 Key = tuple[Any, ...]
 Fact = tuple[str, Callable[[Record], str]]
 
+DIRTY = " + changes"
 KEY = ("run_id", "device", "device_id", "device_name")
 """What was measured by one process on one device; a run on two GPUs has two labels."""
 _VENDORS = ("NVIDIA ", "AMD ", "Intel(R) ", "Intel ")
@@ -80,7 +81,7 @@ def changed(before: Record, after: Record) -> list[str]:
 def commit_text(case: Mapping[str, Any]) -> str:
     """`a1b2c3d`, `a1b2c3d + changes` for a dirty tree, or `no commit`."""
     commit = case["git_commit"]
-    dirty = " + changes" if case["git_dirty"] else ""
+    dirty = DIRTY if case["git_dirty"] else ""
     return f"{str(commit)[:7]}{dirty}" if commit else "no commit"
 
 

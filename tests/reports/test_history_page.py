@@ -1,15 +1,19 @@
 """The pages of a history: complete, without network, and safe whatever the data are called."""
 
 import re
+from dataclasses import replace
 from html.parser import HTMLParser
 from xml.etree import ElementTree
 
 import numpy as np
 import pandas as pd
 import pytest
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 
 from bench.errors import StorageError
-from reports import history, history_chart, history_page
+from reports import history, history_chart, history_figure, history_page
+from reports.change_points import Change
 
 HOSTILE = "</script><img src=x onerror=alert(1)>|`*_"
 
@@ -91,6 +95,83 @@ def test_all_that_is_drawn_lies_inside_the_chart(rows):
                 assert 0 <= float(element.get(name, 0)) <= history_chart.HEIGHT
 
 
+def test_the_ends_of_a_chart_name_their_commit_in_whole_words(rows):
+    last = rows.run_id == "run-9"
+    rows.loc[rows.run_id == "run-0", "git_commit"] = None
+    rows.loc[last, "git_dirty"] = True
+    for case in history.compose(rows).cases:
+        drawn = ElementTree.fromstring(history_chart.chart(case, num_runs=10))
+        ends = [t.text for t in drawn.findall("text") if t.text.startswith("2026-")]
+        assert ends == ["2026-03-01 no commit", "2026-03-10 a1b2c09"]
+        told = [title.text for title in drawn.iter("title")]
+        assert any("run 10, 2026-03-10 08:00, a1b2c09 + changes: " in text for text in told)
+
+
+def changed_at(*numbers, num_runs=20):
+    """A case that is 1.5 times slower or faster from each of these runs on, in turn."""
+    runs = [
+        history.Run(
+            run_id=f"run-{n}",
+            number=n,
+            device_name="H200",
+            started_at="2026-03-01T08:00:00",
+            commit="a1b2c3d",
+            num_ok=1,
+            num_cases=1,
+            example={},
+        )
+        for n in range(1, num_runs + 1)
+    ]
+    values = [2.0 * 1.5 ** (sum(run.number >= n for n in numbers) % 2) for run in runs]
+    points = tuple(
+        history.Point(run=run, status="ok", reason=None, latency_ms=v, lo_ms=v, hi_ms=v)
+        for run, v in zip(runs, values, strict=True)
+    )
+    steps = tuple(
+        history.Step(
+            change=Change(index=n - 1, ratio=ratio, lo=ratio, hi=ratio, p_value=0.0),
+            last_before=runs[n - 2],
+            first_after=runs[n - 1],
+            before_ms=values[n - 2],
+            after_ms=values[n - 1],
+            others=(),
+        )
+        for n, ratio in zip(numbers, [1.5, 1 / 1.5] * len(numbers), strict=False)
+    )
+    return history.CaseHistory(case_path="op", device_name="H200", points=points, steps=steps)
+
+
+@pytest.mark.parametrize(
+    ("numbers", "told"),
+    [
+        ((4, 15), ["^ 1.50x slower", "v 1.50x faster"]),
+        ((8, 12), ["^ 1.50x slower", "v 1.50x faster"]),
+        ((10, 12), ["^ 1.50x slower", "v 1.50x faster"]),
+        ((3, 10, 12), ["^ 1.50x slower", "v 1.50x faster", None]),
+        ((11, 16), ["^ 1.50x slower", "v 1.50x"]),
+        ((18, 20), ["^ 1.50x slower", None]),
+    ],
+)
+def test_labels_of_changes_that_are_close_together_do_not_lie_on_each_other(numbers, told):
+    case = changed_at(*numbers)
+    drawn = ElementTree.fromstring(history_chart.chart(case, num_runs=20))
+    groups = [g for g in drawn.findall("g") if g.get("class") in ("slower", "faster")]
+    labels = [g.find("text") for g in groups]
+    texts = [None if t is None else t.text for t in labels]
+    signs = str.maketrans(
+        {"\N{BLACK UP-POINTING TRIANGLE}": "^", "\N{BLACK DOWN-POINTING TRIANGLE}": "v"}
+    )
+    assert [t and t.translate(signs) for t in texts] == told
+    assert all(g.find("title").text for g in groups)
+    end = 0.0
+    for label in filter(lambda label: label is not None, labels):
+        x, width = float(label.get("x")), 6 * len(label.text)
+        begin = x if label.get("text-anchor") == "start" else x - width
+        assert end <= begin
+        end = begin + width
+    assert end <= history_chart.WIDTH
+
+
 def test_small_noise_looks_small(rows):
     """The axis spans at least a tenth of the latency."""
     (steady,) = (c for c in history.compose(rows).cases if "32x64" in c.case_path)
@@ -151,8 +232,6 @@ def test_a_directory_that_cannot_be_written_is_named(rows, tmp_path):
 
 
 def test_the_figure_shows_the_cases_that_changed(rows):
-    from reports import history_figure
-
     found = history.compose(rows)
     assert [c.case_path for c in history_figure.shown(found)] == [found.cases[0].case_path]
     drawn = history_figure.figure(found)
@@ -161,3 +240,38 @@ def test_the_figure_shows_the_cases_that_changed(rows):
     assert any("1 of 3 cases, those that changed most" in t for t in texts)
     with pytest.raises(ValueError, match="needs a case"):
         history_figure.figure(history.compose(pd.DataFrame()))
+
+
+LONG = (
+    "layer/ena/sdpa_flash+triton/fwdbwd/B1-H12-16x32x32-D64-N2-t4x4x8-s0.70-mh3d-official-"
+    "attention-first-qkvo-bfloat16-cuda"
+)
+
+
+def test_long_paths_are_broken_between_parts_and_every_line_stays_over_its_panel():
+    lines = history_figure.path_lines(LONG)
+    assert len(lines) == 2
+    assert "".join(lines) == LONG
+    assert lines[0][-1] in "-/"
+    assert history_figure.path_lines("op/attention/eager") == ["op/attention/eager"]
+    case = replace(changed_at(4, 9, 15), case_path=LONG)
+    runs = tuple(point.run for point in case.points)
+    drawn = history_figure.figure(history.History(runs=runs, cases=(case,) * 3))
+    canvas = FigureCanvasAgg(drawn)
+    canvas.draw()
+    room = drawn.axes[1].get_position().x0 * drawn.bbox.width
+    heading = max(text.get_window_extent().y0 for text in drawn.texts)
+    for axes in drawn.axes[::2]:
+        for text in axes.findobj(Text):
+            box = text.get_window_extent(canvas.get_renderer())
+            assert box.x1 < room
+            assert box.y1 < heading
+
+
+def test_changes_that_have_no_room_over_a_panel_are_counted():
+    texts = [f"run {n}: slower by 1.50x (1.40x to 1.60x)" for n in (3, 6, 9, 12)]
+    line = history_figure.changes_line(texts)
+    assert line == f"{texts[0]}; 3 more"
+    assert history_figure.changes_line(texts[:1]) == texts[0]
+    assert history_figure.changes_line(texts[:2]) == f"{texts[0]}; {texts[1]}"
+    assert history_figure.changes_line([]) == ""
