@@ -54,8 +54,8 @@ class Work(NamedTuple):
     """What the kernels of one backward read and write.
 
     initial, last: the initial state and the gradient of the final one, or None. n, scalars,
-    transfer: of `forward.Forward`. states, grads: ``[Z, EP, DP]``, y: ``[B, H, L, E]``, links:
-    ``[B * H, segments - 1, EP, DP]``, see `backward_kernels`; dv is -Z before it is dv.
+    transfer: of `forward.Forward`. states, grads: ``[Z, EP, DP]``, y: ``[B, H, L, parts * EP]``,
+    links: ``[B * H, segments - 1, EP, DP]``, see `backward_kernels`; dv is -Z before it is dv.
     """
 
     q: Tensor
@@ -96,13 +96,14 @@ def backward(
     """Gradients from what `forward.forward` was given and gave, cut into the same segments."""
     cut = cut_of(q, v, segment_chunks)
     states, links = (cut.num_items, cut.EP, cut.DP), (cut.num_heads, cut.num_segments - 1)
+    num_parts = 1 if q.dtype == torch.float32 else 2
     work = Work(
         *(q, k, v, grad_o),
         *(None if x is None else x.contiguous() for x in (initial_state, grad_final)),
         *(n, scalars, transfer),
         states=q.new_empty(states),
         grads=q.new_empty(states),
-        y=q.new_empty((cut.B, cut.H, cut.L, cut.E)),
+        y=q.new_empty((cut.B, cut.H, cut.L, num_parts * cut.EP)),
         links=q.new_empty((*links, cut.EP, cut.DP), dtype=torch.float32),
         result=Gradients.empty_for(q, k, v, beta),
         cut=cut,

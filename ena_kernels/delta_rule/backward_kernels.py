@@ -20,8 +20,8 @@ Triton get wrong on Hopper: they are computed both ways round. No division by b:
                the gradient that a segment adds, where there are segments
     token      per chunk: dQ, dK, dV, db
 
-Moved per token and head at E = D, in rows of D values: rebuild 2 + C / D in and 1 + D / C out, scan
-3 + C / D in and 1 + D / C out, tokens 5 + 2 D / C in and 3 out.
+Moved per token and head at E = D, in rows of D values: rebuild 2 + C / D in and 2 + D / C out, scan
+3 + C / D in and 1 + D / C out, tokens 6 + 2 D / C in and 3 out.
 """
 
 # Legend: L tokens, D key dim, DP its power of two, E value dim, EP = E up to a multiple of R;
@@ -83,7 +83,11 @@ def delta_rule_rebuild_kernel(
     BLOCK_R: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
-    """Write ``states [Z, EP, DP]`` at the start of every chunk and ``y [B * H, L, E]``."""
+    """Write ``states [Z, EP, DP]`` at the start of every chunk and ``y [B * H, L, parts * EP]``.
+
+    In half precision y has two parts whose sum it is: the gradient of q adds up many.
+    """
+    Y_STRIDE: tl.constexpr = EP if y_ptr.dtype.element_ty == tl.float32 else 2 * EP
     pid = tl.program_id(0)
     rows = pid % (EP // BLOCK_R) * BLOCK_R + tl.arange(0, BLOCK_R)
     segment = (pid // (EP // BLOCK_R)) % num_segments
@@ -92,7 +96,7 @@ def delta_rule_rebuild_kernel(
     d = tl.arange(0, DP)
     k_ptr += b * k_stride_b + h * k_stride_h
     v_ptr += b * v_stride_b + h * v_stride_h
-    y_ptr += bh * L * E
+    y_ptr += bh * L * Y_STRIDE
     scalars_ptr += bh * L
     square = rows[:, None] * DP + d[None, :]
     if segment == 0:
@@ -111,7 +115,10 @@ def delta_rule_rebuild_kernel(
         place = (bh * num_chunks + chunk) * (EP * DP)
         tl.store(states_ptr + place + square, state.to(states_ptr.dtype.element_ty))
         state, y, _ = advance(state, k, n, v, beta, k_norm, PRECISION)
-        store_columns(y_ptr, y, rows, t, E, L, E)
+        store_columns(y_ptr, y, rows, t, Y_STRIDE, L, EP)
+        if Y_STRIDE > EP:
+            rest = y - y.to(k.dtype).to(tl.float32)
+            store_columns(y_ptr + EP, rest, rows, t, Y_STRIDE, L, EP)
 
 
 @triton.jit(do_not_specialize=SIZES)
@@ -268,7 +275,8 @@ def delta_rule_token_kernel(
     dq_ptr += b * dq_stride_b + h * dq_stride_h
     dk_ptr += b * dq_stride_b + h * dq_stride_h
     dv_ptr += b * dv_stride_b + h * dv_stride_h
-    y_ptr += bh * L * E
+    Y_STRIDE: tl.constexpr = EP if y_ptr.dtype.element_ty == tl.float32 else 2 * EP
+    y_ptr += bh * L * Y_STRIDE
     scalars_ptr += bh * L
     place = (bh * num_chunks + chunk) * (EP * DP)
     states_ptr += place
@@ -285,9 +293,12 @@ def delta_rule_token_kernel(
     for block in tl.static_range(EP // BLOCK_E):
         e = block * BLOCK_E + tl.arange(0, BLOCK_E)
         do = load_rows(do_ptr, t, e, do_stride_l, L, C, E)
-        y = load_rows(y_ptr, t, e, E, L, C, E)
+        y = load_rows(y_ptr, t, e, Y_STRIDE, L, C, EP)
         minus_z = load_rows(dv_ptr, t, e, dv_stride_l, L, C, E)
         to_q = tl.dot(do, tl.trans(y), to_q, input_precision=PRECISION)
+        if Y_STRIDE > EP:
+            rest = load_rows(y_ptr + EP, t, e, Y_STRIDE, L, C, EP)
+            to_q = tl.dot(do, tl.trans(rest), to_q, input_precision=PRECISION)
         from_q = tl.dot(y, tl.trans(do), from_q, input_precision=PRECISION)
         before = tl.dot(minus_z, tl.trans(y), before, input_precision=PRECISION)
         behind = tl.dot(y, tl.trans(minus_z), behind, input_precision=PRECISION)
@@ -307,7 +318,7 @@ def delta_rule_token_kernel(
         e = block * BLOCK_E + tl.arange(0, BLOCK_E)
         square = e[:, None] * DP + d[None, :]
         do = load_rows(do_ptr, t, e, do_stride_l, L, C, E)
-        y = load_rows(y_ptr, t, e, E, L, C, E)
+        y = load_rows(y_ptr, t, e, Y_STRIDE, L, C, EP)
         minus_z = load_rows(dv_ptr, t, e, dv_stride_l, L, C, E)
         state = tl.load(states_ptr + square)
         grad = tl.load(grads_ptr + square)

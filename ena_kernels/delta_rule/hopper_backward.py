@@ -46,7 +46,8 @@ class Backward:
 
         device, dtype, *_ = kind
         DP, EP = width = cut.DP, cut.EP
-        keys, values = (cut.B, cut.H, cut.L, cut.D), (cut.B, cut.H, cut.L, cut.E)
+        tokens = cut.B, cut.H, cut.L
+        keys, values, both_parts = (*tokens, cut.D), (*tokens, cut.E), (*tokens, 2 * EP)
         q_strides, k_strides, v_strides, grad_o_strides = strides
         states = row_box((cut.num_items, EP, DP), dtype)
         self._boxes = (
@@ -56,7 +57,7 @@ class Backward:
             token_box(values, grad_o_strides, dtype, CHUNK),
             row_box((cut.num_items, CHUNK, CHUNK), dtype),
             *(states, states),
-            token_box(values, _packed(values), dtype, CHUNK),
+            token_box(both_parts, _packed(both_parts), dtype, CHUNK),
             token_box(keys, heads_last(keys), dtype, DP),
             token_box(keys, heads_last(keys), dtype, DP),
             token_box(values, heads_last(values), dtype, CHUNK),

@@ -127,10 +127,13 @@ def _rebuild(
         state_token = warpgroup_mma(
             gl.convert_layout(rest, LEFT_OF_STATE), k, state_token, is_async=True
         )
-        y_box = y_smem.index(W)
-        y_box.reshape([64, 64]).permute((1, 0)).store(y.to(DTYPE))
+        y, rest = in_two(y, DTYPE)
+        y_box, rest_box = y_smem.index(W * 2), y_smem.index(W * 2 + 1)
+        y_box.reshape([64, 64]).permute((1, 0)).store(y)
+        rest_box.reshape([64, 64]).permute((1, 0)).store(rest)
         fence_async_shared()
         store_box(y_desc, [b, h, chunk * 64, row], y_box)
+        store_box(y_desc, [b, h, chunk * 64, row + EP], rest_box)
         state = warpgroup_mma_wait(0, deps=(state_token,))
         mbarrier.arrive(empty.index(stage), count=1)
     tma.store_wait(0)
@@ -156,7 +159,7 @@ def delta_rule_rebuild_hopper_kernel(
     v_shape: gl.constexpr = [STAGES * WARPGROUPS] + narrow  # noqa: RUF005
     v_smem = gl.allocate_shared_memory(dtype, v_shape, v_desc.layout)
     s_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + state, states_desc.layout)  # noqa: RUF005
-    y_smem = gl.allocate_shared_memory(dtype, [WARPGROUPS] + narrow, y_desc.layout)  # noqa: RUF005
+    y_smem = gl.allocate_shared_memory(dtype, [2 * WARPGROUPS] + narrow, y_desc.layout)  # noqa: RUF005
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     for s in gl.static_range(STAGES):

@@ -18,7 +18,7 @@ from triton.experimental.gluon.language.nvidia.hopper import (
 )
 
 from ena_kernels.delta_rule.hopper_score_kernel import in_two
-from ena_kernels.gluon_names import load_box, store_box
+from ena_kernels.gluon_names import load_box, reinterpret, store_box
 
 
 @gluon.jit
@@ -27,10 +27,10 @@ def _load(
     EP: gl.constexpr, STAGES: gl.constexpr,
 ):  # fmt: skip
     q_desc, k_desc, do_desc, y_desc, z_desc, states_desc, grads_desc = descriptors
-    q_smem, k_smem, do_smem, y_smem, z_smem, states_smem, grads_smem = buffers
+    q_smem, k_smem, do_smem, y_smem, rest_smem, z_smem, states_smem, grads_smem = buffers
     BLOCKS: gl.constexpr = EP // 64
     pair_bytes: gl.constexpr = 2 * k_desc.block_type.nbytes
-    tile_bytes: gl.constexpr = 3 * do_desc.block_type.nbytes + 2 * states_desc.block_type.nbytes
+    tile_bytes: gl.constexpr = 4 * do_desc.block_type.nbytes + 2 * states_desc.block_type.nbytes
     programs = gl.num_programs(0)
     pid = gl.program_id(0)
     for i in range((num_items - pid + programs - 1) // programs):
@@ -48,6 +48,7 @@ def _load(
             mbarrier.expect(ready, tile_bytes)
             load_box(do_desc, [b, h, t, block * 64], ready, do_smem.index(stage))
             load_box(y_desc, [b, h, t, block * 64], ready, y_smem.index(stage))
+            load_box(y_desc, [b, h, t, EP + block * 64], ready, rest_smem.index(stage))
             load_box(z_desc, [b, h, t, block * 64], ready, z_smem.index(stage))
             load_box(states_desc, [item * EP + block * 64, 0], ready, states_smem.index(stage))
             load_box(grads_desc, [item * EP + block * 64, 0], ready, grads_smem.index(stage))
@@ -57,13 +58,15 @@ def _load(
 
 @gluon.jit
 def _make_dq(
-    descriptors, outputs, buffers, dq_smem, dv_smem, full, empty, pair_full, pair_empty,
+    descriptors, outputs, buffers, dq_smem, full, empty, pair_full, pair_empty,
     scalars_ptr, inverse_scale, H, L, num_chunks, num_items, plane,
     DP: gl.constexpr, EP: gl.constexpr, STAGES: gl.constexpr, L2NORM: gl.constexpr,
     DTYPE: gl.constexpr,
 ):  # fmt: skip
-    q_smem, k_smem, do_smem, y_smem, z_smem, states_smem, _ = buffers
+    q_smem, k_smem, do_smem, y_smem, rest_smem, z_smem, states_smem, _ = buffers
     dq_desc, _, dv_desc = outputs
+    # both leave by the same place, one after the other
+    dv_smem = reinterpret(dq_smem, DTYPE, dv_desc.block_type.shape, dv_desc.layout)
     TILE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     WIDE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DP, 16])
     LEFT: gl.constexpr = gl.DotOperandLayout(0, WIDE, 2)
@@ -93,7 +96,9 @@ def _make_dq(
             mbarrier.wait(full.index(stage), (step // STAGES) & 1)
             do = do_smem.index(stage).reshape([64, 64])
             y_t = y_smem.index(stage).reshape([64, 64]).permute((1, 0))
+            rest_t = rest_smem.index(stage).reshape([64, 64]).permute((1, 0))
             to_token = warpgroup_mma(do, y_t, to_q, use_acc=block > 0, is_async=True)
+            to_token = warpgroup_mma(do, rest_t, to_token, is_async=True)
             dq_token = warpgroup_mma(
                 do, states_smem.index(stage), dq, use_acc=block > 0, is_async=True
             )
@@ -132,7 +137,7 @@ def _make_dk(
     DP: gl.constexpr, EP: gl.constexpr, STAGES: gl.constexpr, L2NORM: gl.constexpr,
     DTYPE: gl.constexpr,
 ):  # fmt: skip
-    q_smem, k_smem, do_smem, y_smem, z_smem, states_smem, grads_smem = buffers
+    q_smem, k_smem, do_smem, y_smem, _, z_smem, states_smem, grads_smem = buffers
     _, dk_desc, _ = outputs
     TILE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, 64, 16])
     WIDE: gl.constexpr = gl.NVMMADistributedLayout([3, 0], [4, 1], [16, DP, 16])
@@ -224,12 +229,12 @@ def delta_rule_token_hopper_kernel(
     k_smem = gl.allocate_shared_memory(dtype, [2] + wide, k_desc.layout)  # noqa: RUF005
     do_smem = gl.allocate_shared_memory(dtype, [STAGES] + narrow, do_desc.layout)  # noqa: RUF005
     y_smem = gl.allocate_shared_memory(dtype, [STAGES] + narrow, y_desc.layout)  # noqa: RUF005
+    rest_smem = gl.allocate_shared_memory(dtype, [STAGES] + narrow, y_desc.layout)  # noqa: RUF005
     z_smem = gl.allocate_shared_memory(dtype, [STAGES] + narrow, z_desc.layout)  # noqa: RUF005
     states_smem = gl.allocate_shared_memory(dtype, [STAGES] + state, states_desc.layout)  # noqa: RUF005
     grads_smem = gl.allocate_shared_memory(dtype, [STAGES] + state, grads_desc.layout)  # noqa: RUF005
     dq_smem = gl.allocate_shared_memory(dtype, wide, dq_desc.layout)
     dk_smem = gl.allocate_shared_memory(dtype, wide, dk_desc.layout)
-    dv_smem = gl.allocate_shared_memory(dtype, narrow, z_desc.layout)
     full = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     empty = gl.allocate_shared_memory(gl.int64, [STAGES, 1], mbarrier.MBarrierLayout())
     pair_full = gl.allocate_shared_memory(gl.int64, [2, 1], mbarrier.MBarrierLayout())
@@ -242,11 +247,11 @@ def delta_rule_token_hopper_kernel(
         mbarrier.init(pair_empty.index(s), count=2)
     descriptors = (q_desc, k_desc, do_desc, y_desc, z_desc, states_desc, grads_desc)
     outputs = (dq_desc, dk_desc, z_desc)
-    buffers = (q_smem, k_smem, do_smem, y_smem, z_smem, states_smem, grads_smem)
+    buffers = (q_smem, k_smem, do_smem, y_smem, rest_smem, z_smem, states_smem, grads_smem)
     # fmt: off
     gl.warp_specialize(
         [
-            (_make_dq, (descriptors, outputs, buffers, dq_smem, dv_smem, full, empty, pair_full,
+            (_make_dq, (descriptors, outputs, buffers, dq_smem, full, empty, pair_full,
               pair_empty, scalars_ptr, inverse_scale, H, L, num_chunks, num_items, plane,
               DP, EP, STAGES, L2NORM, dtype)),
             (_make_dk, (descriptors, outputs, buffers, dk_smem, full, empty, pair_full,

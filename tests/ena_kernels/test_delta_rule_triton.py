@@ -147,7 +147,7 @@ def test_rounding_stays_within_bounds_for_hard_keys(kind, dtype, forward_limit, 
 
 @pytest.mark.parametrize("sign", [1, -1], ids=["equal", "alternating"])
 def test_half_precision_loses_little_of_values_under_one_key(sign):
-    """What is written is a small difference of values here, whose roundings nothing cancels."""
+    """What is written is a small difference of values here; sums of many are as small as one."""
     inputs = make_inputs(300, (1, 1, 64, 64), dtype=torch.float16)
     with torch.no_grad():
         inputs[1].copy_(inputs[1][:, :, :1] * (sign ** torch.arange(300))[:, None])
@@ -155,8 +155,7 @@ def test_half_precision_loses_little_of_values_under_one_key(sign):
         inputs[4].zero_()
     expected = outputs_and_gradients(exact(inputs), qk_l2norm=True)
     actual = outputs_and_gradients(inputs, impl="triton", qk_l2norm=True)
-    assert_close(actual[:1], expected[:1], 7e-4, NAMES[:1])
-    assert_close(actual[4:5], expected[4:5], 1.3e-3, NAMES[4:5])
+    assert_close(actual, expected, 6e-4)
 
 
 @pytest.mark.parametrize("output", [0, 1], ids=["o", "final_state"])

@@ -120,25 +120,23 @@ def test_segments_of_long_sequences_join(head_dim, seq_len):
 
 
 @pytest.mark.parametrize("keys", ["near parallel", "alternating", "equal"])
-@pytest.mark.parametrize("dtype", LIMITS, ids=str)
-def test_rounding_stays_within_bounds_for_hard_keys(dtype, keys):
-    inputs = make_inputs(1000, (1, 2, 64, 64), dtype=dtype, keys=keys)
-    # the gradient of an update is a small difference of what later tokens ask of the state
-    limits = {
-        torch.bfloat16: (5e-3, 2e-2),
-        torch.float16: (1e-3, 8e-3),
-        torch.float32: (1e-5, 3e-5),
-    }
+@pytest.mark.parametrize("has_state", [True, False], ids=["state", "no state"])
+@pytest.mark.parametrize("head_dim", [64, 128])
+@pytest.mark.parametrize("dtype", HALVES, ids=str)
+def test_rounding_stays_within_bounds_for_hard_keys(dtype, head_dim, has_state, keys):
+    """From an empty state everything is a small difference: what is rounded weighs most."""
+    inputs = make_inputs(1000, (1, 2, head_dim, head_dim), dtype=dtype, keys=keys)
+    if not has_state:
+        with torch.no_grad():
+            inputs[4].zero_()
+    limits = {torch.bfloat16: (6e-3, 1e-2), torch.float16: (5e-3, 5e-3)}
     assert_within(errors(inputs, qk_l2norm=True), limits[dtype])
 
 
 @pytest.mark.parametrize("keys", ["near parallel", "alternating", "equal"])
-@pytest.mark.parametrize("head_dim", [64, 128])
-def test_outputs_are_exact_for_hard_keys_where_nothing_else_is_in_the_state(head_dim, keys):
-    *tokens, _ = make_inputs(1000, (1, 2, head_dim, head_dim), keys=keys)
-    o, _ = delta_rule(*tokens, qk_l2norm=True, impl="triton")
-    exact, _ = delta_rule(*(x.double() for x in tokens), qk_l2norm=True)
-    assert ((o.double() - exact).norm() / exact.norm()).item() < 6e-3
+def test_single_precision_stays_single_for_hard_keys(keys):
+    inputs = make_inputs(1000, (1, 2, 64, 64), dtype=torch.float32, keys=keys)
+    assert_within(errors(inputs, qk_l2norm=True), (1e-5, 3e-5))
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
@@ -226,6 +224,7 @@ def test_a_thread_of_its_own_needs_no_cuda_context():
         assert torch.equal(x, y)
 
 
+@pytest.mark.filterwarnings("default")  # those of the compiler are not ours
 def test_compiles_into_one_graph():
     *tokens, _ = make_inputs(300, (1, 2, 64, 64))
 
