@@ -107,12 +107,14 @@ def is_named(found: Named, name: str) -> bool:
 
 def cohorts(rows: pd.DataFrame) -> dict[str, Cohort]:
     """The cases of a frame of `bench.row.Row`, by case_id; absent columns are unknown."""
-    names = [*_IDENTITY, *SOFTWARE, *METRICS.values()]
-    plain = rows.reindex(columns=names).astype(object)
+    wanted = [*_IDENTITY, *SOFTWARE, *METRICS.values()]
+    names = [name for name in wanted if name in rows.columns]
+    plain = rows[names].astype(object)
     plain = plain.where(plain.notna(), None)
+    unknown = dict.fromkeys(wanted)
     groups: dict[str, list[Record]] = {}
     for values in zip(*(plain[name].tolist() for name in names), strict=True):
-        row = dict(zip(names, values, strict=True))
+        row = unknown | dict(zip(names, values, strict=True))
         groups.setdefault(str(row["case_id"]), []).append(row)
     return {case_id: Cohort(rows=tuple(group)) for case_id, group in groups.items()}
 

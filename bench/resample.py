@@ -14,9 +14,9 @@ from typing import Any, NamedTuple
 
 import numpy as np
 from numpy.typing import NDArray
-from scipy import stats
+from scipy import special, stats
 
-from bench.rounds import Floats, centre_ms, trimmed_mean
+from bench.rounds import Floats, trimmed_mean
 
 Integers = NDArray[np.int64]
 Rounds = Sequence[Floats]
@@ -69,8 +69,8 @@ class Side:
     @cached_property
     def log_medians(self) -> Floats:
         """One value for each round: the logarithm of its median, over its anchor's."""
-        logs = _log_medians(self.rounds)
-        return logs if self.anchors is None else logs - _log_medians(self.anchors)
+        own = self._own_log_medians
+        return own if self.anchors is None else own - _log_medians(self.anchors)
 
     @cached_property
     def centre(self) -> float:
@@ -80,19 +80,27 @@ class Side:
     @property
     def centre_ms(self) -> float:
         """The latency by all rounds, whatever they are relative to."""
-        return centre_ms([float(np.median(samples)) for samples in self.rounds])
+        return float(np.exp(trimmed_mean(self._own_log_medians)))
 
     def draw(self, num_draws: int, rng: np.random.Generator) -> Floats:
         """Centres of `num_draws` bootstrap sets of rounds, each of as many rounds."""
         num_rounds = len(self.rounds)
-        chosen = rng.integers(num_rounds, size=(num_draws, num_rounds))
-        logs = _drawn_log_medians(self.rounds, chosen, rng)
+        shape = (num_draws, num_rounds)
+        # a round and a resample of it at once
+        drawn = rng.integers(num_rounds * _POOL, size=shape)
+        logs = _pools(self.rounds).take(drawn)
         if self.anchors is not None:
-            logs -= _drawn_log_medians(self.anchors, chosen, rng)
+            chosen = drawn - drawn % _POOL
+            logs -= _pools(self.anchors).take(chosen + rng.integers(_POOL, size=shape))
         if num_rounds < FEWEST_ROUNDS:
             logs += rng.normal(0.0, ASSUMED_SPREAD, logs.shape)
             return trimmed_mean(logs)
-        return trimmed_mean(self.centre + (logs - self.centre) * self.rescale)
+        return self.centre + (trimmed_mean(logs) - self.centre) * self.rescale
+
+    @cached_property
+    def _own_log_medians(self) -> Floats:
+        """Of the rounds, whatever they are relative to."""
+        return _log_medians(self.rounds)
 
     @cached_property
     def spread(self) -> float:
@@ -142,7 +150,8 @@ def compare_sides(
     variances = [float(np.var(drawn)) for drawn in draws]
     freedom = welch_freedom(variances, [baseline.degrees_of_freedom, candidate.degrees_of_freedom])
     tail = (1.0 - confidence) / 2.0
-    widening = stats.t.isf(tail, freedom) / stats.norm.isf(tail)
+    # what scipy.stats calls, without its long look at the arguments
+    widening = special.stdtrit(freedom, tail) / special.ndtri(tail)
     low, high = widening * (np.quantile(log_draws, [tail, 1.0 - tail]) - log_ratio)
     error = sum(variances) ** 0.5
     return Ratio(
@@ -175,16 +184,16 @@ def _deviations(side: Side, rng: np.random.Generator) -> Floats:
     return (side.log_medians - side.centre) * side.rescale
 
 
-def _drawn_log_medians(rounds: Rounds, chosen: Integers, rng: np.random.Generator) -> Floats:
-    """A logarithm of the median of a resampled round for each index of a round in `chosen`."""
-    samples = np.concatenate([np.sort(samples) for samples in rounds])
-    sizes = np.array([len(samples) for samples in rounds])
-    starts = np.cumsum(sizes) - sizes
-    # places of both middle samples in `samples`: [rounds, 2, _POOL]
-    places = starts[:, None, None] + np.stack([_middle_ranks(len(samples)) for samples in rounds])
-    medians = np.log(samples[places].mean(axis=1))
-    drawn: Floats = medians[chosen, rng.integers(_POOL, size=chosen.shape)]
-    return drawn
+def _pools(rounds: Rounds) -> Floats:
+    """Logarithms of the medians of resamples of each round: ``[rounds, _POOL]``."""
+    pools = np.empty((len(rounds), _POOL))
+    for pool, samples in zip(pools, rounds, strict=True):
+        ranks, ordered = _middle_ranks(len(samples)), np.sort(samples)
+        if len(samples) % 2:
+            np.log(ordered).take(ranks[0], out=pool, mode="clip")
+        else:
+            np.log(ordered.take(ranks).mean(axis=0), out=pool)
+    return pools
 
 
 @lru_cache(maxsize=1024)
@@ -219,7 +228,7 @@ def welch_freedom(variances: Sequence[float], freedom: Sequence[int]) -> float:
 def _p_value(log_ratio: float, error: float, freedom: float) -> float:
     if error == 0.0:
         return float(log_ratio == 0.0)
-    return float(2.0 * stats.t.sf(abs(log_ratio) / error, freedom))
+    return float(2.0 * special.stdtr(freedom, -abs(log_ratio) / error))
 
 
 def _check(side: Side) -> None:

@@ -6,19 +6,38 @@ they are measured. Without a slow case every alarm is false; with one, slowed by
 samples, the gate should name it.
 """
 
+import json
+import pickle
+import sys
 import time
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable, Generator, Sequence
+from contextlib import closing
+from queue import SimpleQueue
+from threading import Thread
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 
+from bench import processes
 from bench.decision import Question, decide
 from bench.gate import first_rounds
 from bench.noise import NoiseModel, Visit
 from bench.selftest_report import Outcome, Rate, Report, Trial
 from bench.verdict import SLOWER, Limits
 
+if TYPE_CHECKING:
+    from subprocess import Popen
+
+Job = tuple[int, int]
+"""Which slow-down, counted with none as the first, and which of its gates."""
+Result = tuple[Job, bool, bool]
+"""A gate, whether it found what was slow, and whether it called something else slower."""
+
+GATES_PER_PROCESS = 12
+"""A process pays for its start from so many gates on."""
+MAX_PROCESSES = 16
+_PROGRAM = "from bench.selftest import simulate_share; simulate_share()"
 _BASELINE, _CANDIDATE = "baseline", "candidate"
 
 
@@ -29,30 +48,32 @@ def simulate(
     *,
     on_gate: Callable[[int, int], None] | None = None,
 ) -> Report:
-    """Run gates on runs drawn from a noise model.
+    """Run gates on runs drawn from a noise model, many of them by several processes.
+
+    Equal seeds give equal rates, however many processes there are.
 
     Args:
         on_gate: Told after each gate how many of how many are done.
     """
     started_s = time.monotonic()
     limits = limits or Limits()
-    total = trial.num_gates * (1 + len(trial.slowdowns))
-    outcomes: list[Outcome] = []
-    for step, slowdown in enumerate((0.0, *trial.slowdowns)):
-        num_found = num_false = 0
-        for gate in range(trial.num_gates):
-            slow, alarms = _gate(model, trial, limits, slowdown, seed=[trial.seed, step, gate])
-            num_found += slow in alarms
-            num_false += bool(alarms - {slow})
+    steps = (0.0, *trial.slowdowns)
+    jobs = [(step, gate) for step in range(len(steps)) for gate in range(trial.num_gates)]
+    num_found, num_false = [0] * len(steps), [0] * len(steps)
+    with closing(_results(_Simulated(model, trial, limits), jobs)) as results:
+        for num_done, ((step, _), is_found, is_false) in enumerate(results, 1):
+            num_found[step] += is_found
+            num_false[step] += is_false
             if on_gate is not None:
-                on_gate(step * trial.num_gates + gate + 1, total)
-        outcomes.append(
-            Outcome(
-                slowdown=slowdown,
-                detected=Rate(num_hits=num_found, num_gates=trial.num_gates) if slowdown else None,
-                false_alarms=Rate(num_hits=num_false, num_gates=trial.num_gates),
-            )
+                on_gate(num_done, len(jobs))
+    outcomes = [
+        Outcome(
+            slowdown=slowdown,
+            detected=Rate(num_hits=found, num_gates=trial.num_gates) if slowdown else None,
+            false_alarms=Rate(num_hits=false, num_gates=trial.num_gates),
         )
+        for slowdown, found, false in zip(steps, num_found, num_false, strict=True)
+    ]
     return Report(
         noise=model.name,
         machine=f"recorded on {model.machine}, {model.recorded}",
@@ -64,6 +85,70 @@ def simulate(
         outcomes=tuple(outcomes),
         elapsed_s=time.monotonic() - started_s,
     )
+
+
+def simulate_share() -> None:
+    """In a process of its own: the gates that come through the pipe, each told in a line."""
+    simulated, jobs = pickle.load(sys.stdin.buffer)
+    for job in jobs:
+        print(json.dumps(simulated.gate(job)), flush=True)
+
+
+class _Simulated(NamedTuple):
+    """What every gate of a simulation is drawn from."""
+
+    model: NoiseModel
+    trial: Trial
+    limits: Limits
+
+    def gate(self, job: Job) -> Result:
+        """Whether a gate named the slow case, and whether it named another one."""
+        step, number = job
+        slowdown = (0.0, *self.trial.slowdowns)[step]
+        slow, alarms = _gate(*self, slowdown, seed=[self.trial.seed, step, number])
+        return job, slow in alarms, bool(alarms - {slow})
+
+
+def _results(simulated: _Simulated, jobs: Sequence[Job]) -> Generator[Result, None, None]:
+    """The result of each gate as it comes, by several processes where there are many gates."""
+    number = min(len(jobs) // GATES_PER_PROCESS, processes.num_processors(), MAX_PROCESSES)
+    shares = [jobs[first::number] for first in range(number)] if number > 1 else []
+    helpers = [processes.start(_PROGRAM, (simulated, share), is_heard=True) for share in shares]
+    heard: SimpleQueue[Result | None] = SimpleQueue()
+    listeners = [Thread(target=_listen, args=(helper, heard)) for helper in helpers]
+    left, num_open = dict.fromkeys(jobs), len(helpers)
+    try:
+        for listener in listeners:
+            listener.start()
+        while num_open:
+            result = heard.get()
+            if result is None:
+                num_open -= 1
+            else:
+                del left[result[0]]
+                yield result
+        # what a process does not do is done here: its fault, if it has one, is an error then
+        yield from map(simulated.gate, left)
+    finally:
+        for helper, listener in zip(helpers, listeners, strict=True):
+            helper.kill()
+            helper.wait()
+            if listener.ident is not None:
+                listener.join()
+
+
+def _listen(helper: "Popen[bytes]", heard: "SimpleQueue[Result | None]") -> None:
+    """Pass on the results of a process, and None at its end."""
+    assert helper.stdout is not None
+    with helper.stdout as lines:
+        for line in lines:
+            try:
+                (step, number), is_found, is_false = json.loads(line)
+            # torn, or what something else in that interpreter prints
+            except (ValueError, TypeError):
+                continue
+            heard.put(((step, number), is_found, is_false))
+    heard.put(None)
 
 
 def _gate(

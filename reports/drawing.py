@@ -1,13 +1,6 @@
-"""Draws the figures of a report into files, with the help of processes where there are many.
+"""Draws the figures of a report into files, with the help of processes where there are many."""
 
-A process is a plain interpreter that gets its share through a pipe. It does not import the main
-module, as those of `multiprocessing` do: whoever writes a report from a script without a main guard
-would find the script run again.
-"""
-
-import os
 import pickle
-import subprocess
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -15,6 +8,7 @@ from dataclasses import dataclass
 import matplotlib
 from matplotlib.figure import Figure
 
+from bench import processes
 from reports.document import Part, Picture
 from reports.figures import FIGURES, FigureKind
 
@@ -22,7 +16,7 @@ PNG_DPI = 150
 FIGURES_PER_PROCESS = 5
 """A process pays for its start from so many figures on."""
 MAX_PROCESSES = 8
-_COMMAND = (sys.executable, "-c", "from reports.drawing import draw_share; draw_share()")
+_PROGRAM = "from reports.drawing import draw_share; draw_share()"
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -40,12 +34,15 @@ def draw_all(jobs: Sequence[Job]) -> None:
     Raises:
         OSError: a file cannot be written.
     """
-    number = min(len(jobs) // FIGURES_PER_PROCESS, _num_processors(), MAX_PROCESSES)
+    number = min(len(jobs) // FIGURES_PER_PROCESS, processes.num_processors(), MAX_PROCESSES)
     if number < 2 or not all(job.kind in FIGURES for job in jobs):
         _draw_here(jobs)
         return
     own, *shares = (jobs[first::number] for first in range(number))
-    helpers = [_helper(share) for share in shares]
+    helpers = [
+        processes.start(_PROGRAM, [(job.kind.name, job.part, job.picture) for job in share])
+        for share in shares
+    ]
     try:
         _draw_here(own)
         for helper, share in zip(helpers, shares, strict=True):
@@ -65,25 +62,6 @@ def draw_share() -> None:
     _draw_here([Job(kind=kinds[name], part=part, picture=pic) for name, part, pic in share])
 
 
-def _helper(share: Sequence[Job]) -> "subprocess.Popen[bytes]":
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-    helper = subprocess.Popen(
-        _COMMAND,
-        stdin=subprocess.PIPE,
-        stdout=subprocess.DEVNULL,
-        stderr=subprocess.DEVNULL,
-        env=environment,
-    )
-    assert helper.stdin is not None
-    try:
-        with helper.stdin as pipe:
-            pickle.dump([(job.kind.name, job.part, job.picture) for job in share], pipe)
-    except BrokenPipeError:
-        # it ended before it read its share, which its exit code says
-        helper.wait()
-    return helper
-
-
 def _draw_here(jobs: Sequence[Job]) -> None:
     for job in jobs:
         _save(job.kind.draw(job.part.frame, job.part.styles), job.picture)
@@ -99,10 +77,3 @@ def _save(figure: Figure, picture: Picture) -> None:
             # publishers refuse fonts of type 3, which a PDF has otherwise
             with matplotlib.rc_context({"svg.hashsalt": picture.name, "pdf.fonttype": 42}):
                 figure.savefig(path, metadata={date: None})
-
-
-def _num_processors() -> int:
-    """Those that this process may use."""
-    if hasattr(os, "sched_getaffinity"):
-        return len(os.sched_getaffinity(0))
-    return os.cpu_count() or 1

@@ -615,7 +615,7 @@ def interrupt(*_, **__):
         ("bench.session.plan", ["list", "cases"]),
         ("reports.run.measure", ["verify", *TINY, "--mode", "fwd"]),
         ("bench.profile.profile", ["profile", *TINY, "--mode", "fwd"]),
-        ("bench.selftest._gate", ["selftest"]),
+        ("reports.selftest.simulate", ["selftest"]),
     ],
     ids=lambda value: value[0] if isinstance(value, list) else "",
 )

@@ -5,6 +5,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 
+from bench import processes, selftest
 from bench.compare import compare
 from bench.errors import UsageError
 from bench.gate import first_rounds
@@ -43,6 +44,58 @@ def test_equal_seeds_give_equal_reports():
     trial = Trial(num_gates=2, num_cases=3, num_rounds=3, seed=9)
     first, second = (simulate(QUIET, trial, LIMITS).outcomes for _ in range(2))
     assert first == second
+
+
+MANY = Trial(num_gates=10, num_cases=3, num_rounds=3, slowdowns=(0.05, 0.1), seed=4)
+
+
+def alone(monkeypatch):
+    """What one process finds; from here on there are two."""
+    monkeypatch.setattr(processes, "num_processors", lambda: 1)
+    found = simulate(recorded("cpu"), MANY, LIMITS).outcomes
+    monkeypatch.setattr(processes, "num_processors", lambda: 2)
+    return found
+
+
+def test_two_processes_find_what_one_finds(monkeypatch):
+    expected = alone(monkeypatch)
+    assert 0 < expected[2].detected.num_hits < 10
+    monkeypatch.setattr(selftest, "_gate", lambda *a, **kw: pytest.fail("it was simulated here"))
+    seen = []
+    found = simulate(recorded("cpu"), MANY, LIMITS, on_gate=lambda *at: seen.append(at))
+    assert found.outcomes == expected
+    assert seen == [(done, 30) for done in range(1, 31)]
+
+
+@pytest.mark.parametrize(
+    "program",
+    [
+        "raise SystemExit(3)",
+        "import sys; sys.stdin.buffer.read(); print('hello'); print(1); print('[[0, 1], fal')",
+        "from bench import selftest; selftest._Simulated.gate = lambda self, job: "
+        "[job, False, False] if job == (0, 0) else exit(1); selftest.simulate_share()",
+    ],
+)
+def test_gates_that_a_process_does_not_tell_are_simulated_here(monkeypatch, program):
+    expected = alone(monkeypatch)
+    monkeypatch.setattr(selftest, "_PROGRAM", program)
+    assert simulate(recorded("cpu"), MANY, LIMITS).outcomes == expected
+
+
+def test_no_process_stays_behind_an_interruption(monkeypatch):
+    begun = []
+    start = processes.start
+    monkeypatch.setattr(processes, "num_processors", lambda: 2)
+    monkeypatch.setattr(
+        processes, "start", lambda *a, **kw: begun.append(start(*a, **kw)) or begun[-1]
+    )
+
+    def interrupt(num_done, num_total):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        simulate(recorded("cpu"), replace(MANY, num_gates=2000), LIMITS, on_gate=interrupt)
+    assert [process.poll() is not None for process in begun] == [True, True]
 
 
 def test_intervals_are_those_of_clopper_and_pearson():

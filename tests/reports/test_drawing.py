@@ -6,6 +6,7 @@ import time
 import pandas as pd
 import pytest
 
+from bench import processes
 from reports import document, drawing, figures
 
 
@@ -39,12 +40,12 @@ def _written(jobs):
 
 def _alone(jobs, monkeypatch):
     """What one process writes; the files are gone again."""
-    monkeypatch.setattr(drawing, "_num_processors", lambda: 1)
+    monkeypatch.setattr(processes, "num_processors", lambda: 1)
     drawing.draw_all(jobs)
     found = _written(jobs)
     for job in jobs:
         job.picture.files[0].unlink()
-    monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
+    monkeypatch.setattr(processes, "num_processors", lambda: 2)
     return found
 
 
@@ -71,13 +72,13 @@ def test_two_processes_draw_what_one_draws(jobs, monkeypatch, tmp_path):
 )
 def test_what_a_process_does_not_draw_is_drawn_here(jobs, monkeypatch, program):
     alone = _alone(jobs, monkeypatch)
-    monkeypatch.setattr(drawing, "_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(drawing, "_PROGRAM", program)
     drawing.draw_all(jobs)
     assert _written(jobs) == alone
 
 
 def test_a_file_that_a_process_cannot_write_is_an_error(jobs, monkeypatch, tmp_path):
-    monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
+    monkeypatch.setattr(processes, "num_processors", lambda: 2)
     (tmp_path / f"{jobs[3].part.anchor}.svg").mkdir()
     with pytest.raises(OSError, match="directory"):
         drawing.draw_all(jobs)
@@ -85,11 +86,11 @@ def test_a_file_that_a_process_cannot_write_is_an_error(jobs, monkeypatch, tmp_p
 
 def test_no_process_stays_behind_an_error(jobs, monkeypatch, tmp_path):
     ended = []
-    helper = drawing._helper
-    monkeypatch.setattr(drawing, "_helper", lambda share: ended.append(helper(share)) or ended[-1])
-    monkeypatch.setattr(drawing, "_num_processors", lambda: 2)
+    start = processes.start
+    monkeypatch.setattr(processes, "start", lambda *a: ended.append(start(*a)) or ended[-1])
+    monkeypatch.setattr(processes, "num_processors", lambda: 2)
     program = "import sys, time; sys.stdin.buffer.read(); time.sleep(60)"
-    monkeypatch.setattr(drawing, "_COMMAND", (sys.executable, "-c", program))
+    monkeypatch.setattr(drawing, "_PROGRAM", program)
     (tmp_path / f"{jobs[0].part.anchor}.svg").mkdir()
     begun = time.monotonic()
     with pytest.raises(OSError, match="directory"):
