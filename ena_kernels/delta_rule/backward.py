@@ -18,7 +18,7 @@ from ena_kernels.delta_rule.backward_kernels import (
     delta_rule_scan_kernel,
     delta_rule_token_kernel,
 )
-from ena_kernels.delta_rule.configs import CHUNK, Config
+from ena_kernels.delta_rule.configs import CHUNK, MOST_DIM_IN_TWO, Config
 from ena_kernels.delta_rule.forward import precision
 from ena_kernels.delta_rule.segments import Chain, Cut, cut_of
 from ena_kernels.operands import heads_last
@@ -96,7 +96,7 @@ def backward(
     """Gradients from what `forward.forward` was given and gave, cut into the same segments."""
     cut = cut_of(q, v, segment_chunks)
     states, links = (cut.num_items, cut.EP, cut.DP), (cut.num_heads, cut.num_segments - 1)
-    num_parts = 1 if q.dtype == torch.float32 else 2
+    num_parts = 1 if q.dtype == torch.float32 or cut.DP > MOST_DIM_IN_TWO else 2
     work = Work(
         *(q, k, v, grad_o),
         *(None if x is None else x.contiguous() for x in (initial_state, grad_final)),
@@ -123,6 +123,7 @@ class _Anywhere:
     def __init__(self, work: Work) -> None:
         self.work = work
         self.sizes = {**work.cut.constants, "C": CHUNK, "PRECISION": precision(work.q.dtype)}
+        self.y_parts = work.y.shape[-1] // work.cut.EP
         self.strides = [x.stride()[:3] for x in (work.q, work.k, work.v, work.grad_o)]
 
     def run(self) -> None:
@@ -141,6 +142,7 @@ class _Anywhere:
         delta_rule_rebuild_kernel[(self._blocks(work.cut.num_segments, rows),)](
             *(work.k, work.v, work.n, work.scalars, work.initial, work.transfer),
             *(work.states, work.y, *work.cut.sizes, *k_strides, *v_strides),
+            Y_PARTS=self.y_parts,
             BLOCK_R=rows,
             **options,
         )
@@ -169,6 +171,7 @@ class _Anywhere:
             *(dq, dk, dv, dbeta, work.inverse_scale),
             *(cut.H, cut.L, cut.num_chunks, cut.plane),
             *(*q_strides, *k_strides, *grad_o_strides, *dq.stride()[:3], *dv.stride()[:3]),
+            Y_PARTS=self.y_parts,
             BLOCK_E=rows,
             L2NORM=work.qk_l2norm,
             **options,

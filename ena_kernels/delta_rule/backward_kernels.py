@@ -32,6 +32,7 @@ import triton.language as tl
 
 from ena_kernels.delta_rule.configs import SIZES
 from ena_kernels.delta_rule.forward_kernels import (
+    MOST_DIM_IN_TWO,
     advance,
     dot_of_all,
     load_columns,
@@ -80,14 +81,15 @@ def delta_rule_rebuild_kernel(
     E: tl.constexpr,
     EP: tl.constexpr,
     C: tl.constexpr,
+    Y_PARTS: tl.constexpr,
     BLOCK_R: tl.constexpr,
     PRECISION: tl.constexpr,
 ):
     """Write ``states [Z, EP, DP]`` at the start of every chunk and ``y [B * H, L, parts * EP]``.
 
-    In half precision y has two parts whose sum it is: the gradient of q adds up many.
+    Where y has two parts, it is their sum: the gradient of q adds up many of them.
     """
-    Y_STRIDE: tl.constexpr = EP if y_ptr.dtype.element_ty == tl.float32 else 2 * EP
+    Y_STRIDE: tl.constexpr = Y_PARTS * EP
     pid = tl.program_id(0)
     rows = pid % (EP // BLOCK_R) * BLOCK_R + tl.arange(0, BLOCK_R)
     segment = (pid // (EP // BLOCK_R)) % num_segments
@@ -116,7 +118,7 @@ def delta_rule_rebuild_kernel(
         tl.store(states_ptr + place + square, state.to(states_ptr.dtype.element_ty))
         state, y, _ = advance(state, k, n, v, beta, k_norm, PRECISION)
         store_columns(y_ptr, y, rows, t, Y_STRIDE, L, EP)
-        if Y_STRIDE > EP:
+        if Y_PARTS == 2:
             rest = y - y.to(k.dtype).to(tl.float32)
             store_columns(y_ptr + EP, rest, rows, t, Y_STRIDE, L, EP)
 
@@ -206,7 +208,7 @@ def delta_rule_scan_kernel(
         p = tl.dot(q, tl.trans(k), input_precision=PRECISION)
         p = tl.where(r[:, None] >= r[None, :], p, 0.0).to(k.dtype)
         du = tl.dot(do, p, input_precision=PRECISION)
-        du = dot_of_all(grad, tl.trans(k), du, PRECISION)
+        du = dot_of_all(grad, tl.trans(k), du, PRECISION, DP <= MOST_DIM_IN_TWO)
         du *= k_norm[None, :]
         minus_z = dot_of_all(du * beta[None, :], n, -du, PRECISION)
         grad = tl.dot(do, q, grad, input_precision=PRECISION)
@@ -258,6 +260,7 @@ def delta_rule_token_kernel(
     E: tl.constexpr,
     EP: tl.constexpr,
     C: tl.constexpr,
+    Y_PARTS: tl.constexpr,
     BLOCK_E: tl.constexpr,
     L2NORM: tl.constexpr,
     PRECISION: tl.constexpr,
@@ -275,7 +278,7 @@ def delta_rule_token_kernel(
     dq_ptr += b * dq_stride_b + h * dq_stride_h
     dk_ptr += b * dq_stride_b + h * dq_stride_h
     dv_ptr += b * dv_stride_b + h * dv_stride_h
-    Y_STRIDE: tl.constexpr = EP if y_ptr.dtype.element_ty == tl.float32 else 2 * EP
+    Y_STRIDE: tl.constexpr = Y_PARTS * EP
     y_ptr += bh * L * Y_STRIDE
     scalars_ptr += bh * L
     place = (bh * num_chunks + chunk) * (EP * DP)
@@ -296,7 +299,7 @@ def delta_rule_token_kernel(
         y = load_rows(y_ptr, t, e, Y_STRIDE, L, C, EP)
         minus_z = load_rows(dv_ptr, t, e, dv_stride_l, L, C, E)
         to_q = tl.dot(do, tl.trans(y), to_q, input_precision=PRECISION)
-        if Y_STRIDE > EP:
+        if Y_PARTS == 2:
             rest = load_rows(y_ptr + EP, t, e, Y_STRIDE, L, C, EP)
             to_q = tl.dot(do, tl.trans(rest), to_q, input_precision=PRECISION)
         from_q = tl.dot(y, tl.trans(do), from_q, input_precision=PRECISION)
@@ -311,7 +314,8 @@ def delta_rule_token_kernel(
     pairs = (pairs * weight[None, :]).to(dtype)
     k = load_rows(k_ptr, t, d, k_stride_l, L, C, D)
     q = load_rows(q_ptr, t, d, q_stride_l, L, C, D)
-    dq = dot_of_all(to_q, k, tl.zeros([C, DP], tl.float32), PRECISION)
+    zero = tl.zeros([C, DP], tl.float32)
+    dq = dot_of_all(to_q, k, zero, PRECISION, DP <= MOST_DIM_IN_TWO)
     dk = tl.dot(from_q, q, input_precision=PRECISION)
     dk = tl.dot(pairs, k, dk, input_precision=PRECISION)
     for block in tl.static_range(EP // BLOCK_E):

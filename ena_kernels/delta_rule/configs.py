@@ -10,6 +10,8 @@ BLOCK_R = 64
 CHAIN_ROWS = 16
 MOST_DIM_IN_SEGMENTS = 128
 """The map of a wider segment does not fit into shared memory."""
+MOST_DIM_IN_TWO = 128
+"""Wider states leave no registers for numbers in two parts."""
 MULTIPROCESSORS = 132
 """Of an H100 and an H200. A constant, so that shapes follow from shapes."""
 FEWEST_SEGMENTS = 4

@@ -28,7 +28,10 @@ time K, V, N where there are segments.
 import triton
 import triton.language as tl
 
+from ena_kernels.delta_rule import configs
 from ena_kernels.delta_rule.configs import SIZES
+
+MOST_DIM_IN_TWO = tl.constexpr(configs.MOST_DIM_IN_TWO)
 
 
 @triton.jit
@@ -73,11 +76,11 @@ def load_square(ptr, index, C: tl.constexpr):
 
 
 @triton.jit
-def dot_of_all(x, y, base, PRECISION: tl.constexpr):
+def dot_of_all(x, y, base, PRECISION: tl.constexpr, IN_TWO: tl.constexpr = True):
     """``base + x y`` where rounding x to y's half precision would cost too much: in two parts."""
     coarse = x.to(y.dtype)
     product = tl.dot(coarse, y, base, input_precision=PRECISION)
-    if y.dtype != tl.float32:
+    if IN_TWO and y.dtype != tl.float32:
         rest = (x - coarse.to(tl.float32)).to(y.dtype)
         product = tl.dot(rest, y, product, input_precision=PRECISION)
     return product
@@ -88,13 +91,15 @@ def advance(state, k, n, v, beta, k_norm, PRECISION: tl.constexpr):
     """The state behind a chunk, and Y and -W diag(b) (as the dots take it) of the chunk.
 
     state ``[R, DP]`` float32, k ``[C, DP]``, n ``[C, C]``, v ``[R, C]``, beta and k_norm ``[C]``.
-    Where keys are similar, the sum of many updates is as small as one of them.
+    Where keys are similar, the sum of many updates is as small as one of them: it is taken in two
+    parts, for which wider states leave no registers.
     """
+    IN_TWO: tl.constexpr = k.shape[1] <= MOST_DIM_IN_TWO
     stored = tl.dot(state.to(k.dtype), tl.trans(k), input_precision=PRECISION)
     w = v.to(tl.float32) - stored * k_norm[None, :]
     weighted = w * -beta[None, :]
-    y = dot_of_all(weighted, tl.trans(n), w, PRECISION)
-    state = dot_of_all(y * (beta * k_norm)[None, :], k, state, PRECISION)
+    y = dot_of_all(weighted, tl.trans(n), w, PRECISION, IN_TWO)
+    state = dot_of_all(y * (beta * k_norm)[None, :], k, state, PRECISION, IN_TWO)
     return state, y, weighted.to(k.dtype)
 
 

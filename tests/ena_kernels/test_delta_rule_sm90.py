@@ -2,6 +2,7 @@
 
 import pytest
 
+from ena_kernels.delta_rule.configs import MOST_DIM_IN_TWO
 from tests.ena_kernels.sm90 import compiled
 
 pytest.importorskip("triton")
@@ -38,6 +39,8 @@ def binary_of(name, head_dim, **own):
     config = table[min(width for width in table if width >= head_dim)]
     sizes = {"D": head_dim, "DP": head_dim, "E": head_dim, "EP": head_dim, "C": 64}
     sizes["BLOCK_E" if name == "token" else "BLOCK_R"] = config.rows
+    if name != "scan":
+        sizes["Y_PARTS"] = 2 if head_dim <= MOST_DIM_IN_TWO else 1
     return compiled(
         module="ena_kernels.delta_rule.backward_kernels",
         kernel=f"delta_rule_{name}_kernel",
