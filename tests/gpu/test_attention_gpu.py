@@ -2,10 +2,10 @@
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from ena_kernels import UnsupportedError, attention
 from ena_kernels.attention.reference import reference_rows
+from tests.gpu.attending import assert_agrees_with_float64, kernels_of
 
 # Compilers and libraries warn about things that are no concern of these tests.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
@@ -26,12 +26,6 @@ LIBRARIES = {
     "flash_attn_4": "flash_attn.cute",
     "flex_flash": "flash_attn.cute",
 }
-# relative error in the 2-norm: of the output, of each gradient
-LIMITS = {
-    torch.bfloat16: (5e-3, 1e-2),
-    torch.float16: (5e-3, 1e-2),
-    torch.float32: (1e-5, 1e-5),
-}
 
 
 def inputs(dtype, *, num_heads=4, num_kv_heads=4, seq_len=333, head_dim=64):
@@ -42,23 +36,6 @@ def inputs(dtype, *, num_heads=4, num_kv_heads=4, seq_len=333, head_dim=64):
         .requires_grad_()
         for heads in (num_heads, num_kv_heads, num_kv_heads)
     ]
-
-
-def output_and_grads(function, tensors):
-    out = function(*tensors)
-    grad_out = torch.linspace(-1, 2, out.numel(), device="cuda").view_as(out).mul(7).sin()
-    return [out, *torch.autograd.grad(out, tensors, grad_out.to(out.dtype))]
-
-
-def assert_agrees_with_float64(impl, tensors, dtype):
-    wide = [x.detach().double().requires_grad_() for x in tensors]
-    expected = output_and_grads(lambda q, k, v: attention(q, k, v, impl="reference"), wide)
-    actual = output_and_grads(lambda q, k, v: attention(q, k, v, impl=impl), tensors)
-    assert actual[0].dtype == dtype
-    forward_limit, gradient_limit = LIMITS[dtype]
-    for i, (got, want) in enumerate(zip(actual, expected, strict=True)):
-        error = ((got.double() - want).norm() / want.norm()).item()
-        assert error <= (gradient_limit if i else forward_limit), f"tensor {i}"
 
 
 def skip_if_absent(impl):
@@ -74,22 +51,12 @@ def skip_if_refused(impl, tensors):
         pytest.skip(str(err))
 
 
-def kernels_of(call):
-    call()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
-        call()
-        torch.cuda.synchronize()
-    on_device = torch.autograd.DeviceType.CUDA
-    return {event.name.lower() for event in profiler.events() if event.device_type == on_device}
-
-
 @pytest.mark.parametrize(
     ("impl", "dtype"), [(impl, dtype) for impl, dtypes in DTYPES.items() for dtype in dtypes]
 )
 def test_output_and_every_gradient_agree_with_float64(impl, dtype):
     skip_if_absent(impl)
-    assert_agrees_with_float64(impl, inputs(dtype), dtype)
+    assert_agrees_with_float64(attention, impl, inputs(dtype), dtype)
 
 
 @pytest.mark.parametrize("impl", DTYPES)
@@ -101,7 +68,7 @@ def test_other_head_dims_agree_with_float64(impl, head_dim):
         with pytest.raises(UnsupportedError, match="no gradients to rely on"):
             attention(*tensors, impl=impl)
         return
-    assert_agrees_with_float64(impl, tensors, torch.bfloat16)
+    assert_agrees_with_float64(attention, impl, tensors, torch.bfloat16)
 
 
 @pytest.mark.parametrize("impl", DTYPES)
@@ -110,7 +77,7 @@ def test_query_heads_that_share_a_key_head_agree_with_float64(impl):
     tensors = inputs(torch.bfloat16, num_heads=6, num_kv_heads=2, seq_len=290)
     if impl.startswith("sdpa"):
         skip_if_refused(impl, tensors)
-    assert_agrees_with_float64(impl, tensors, torch.bfloat16)
+    assert_agrees_with_float64(attention, impl, tensors, torch.bfloat16)
 
 
 @pytest.mark.parametrize("impl", DTYPES)

@@ -2,71 +2,19 @@
 
 import pytest
 import torch
-import triton
-import triton.language as tl
 from torch import nn
 
 from bench.fingerprint import take
 from bench.scopes import scopes
+from tests.gpu.slow_parts import SIZE, Quick, Slow, Spin, product
 
 pytestmark = pytest.mark.gpu
 
-SIZE = 2560
-
-
-@triton.jit
-def _wait_kernel(x_ptr, steps, BLOCK: tl.constexpr):
-    offs = tl.program_id(0) * BLOCK + tl.arange(0, BLOCK)
-    x = tl.load(x_ptr + offs)
-    for _ in range(steps):
-        x = x * 0.999 + 0.001
-    tl.store(x_ptr + offs, x)
-
-
-def wait(weight):
-    """A slow kernel that no operator of torch encloses."""
-    out = weight.detach().clone()
-    _wait_kernel[(out.numel() // 1024,)](out, 2000, BLOCK=1024)
-    return out
-
-
-class Wait(torch.autograd.Function):
-    @staticmethod
-    def forward(ctx, weight):
-        return wait(weight)
-
-    @staticmethod
-    def backward(ctx, gradient):
-        return wait(gradient)
-
-
-def product(weight):
-    return weight @ weight @ weight
-
-
-class Slow(nn.Module):
-    component = "recurrence"
-
-    def __init__(self, work):
-        super().__init__()
-        self.weight = nn.Parameter(torch.randn(SIZE, SIZE, device="cuda") / SIZE)
-        self.work = work
-
-    def forward(self, x):
-        return x + self.work(self.weight)[0, 0]
-
-
-class Quick(nn.Module):
-    component = "mlp"
-
-    def forward(self, x):
-        return x * 0.5
-
 
 @pytest.mark.parametrize("has_backward", [False, True])
-@pytest.mark.parametrize("work", [product, Wait.apply])
+@pytest.mark.parametrize("work", [product, Spin.apply])
 def test_a_slow_part_gets_most_of_the_time(work, has_backward):
-    block = nn.Sequential(Slow(work), Quick())
+    block = nn.Sequential(Slow(work, "cuda"), Quick())
     x = torch.randn(96, 48, device="cuda")
 
     def call():

@@ -4,20 +4,14 @@ import math
 
 import pytest
 import torch
-from torch.profiler import ProfilerActivity, profile
 
 from ena_kernels import UnsupportedError, sliding_tile
 from ena_kernels.sliding_tile.reference import reference_rows
+from tests.gpu.attending import assert_agrees_with_float64, kernels_of, output_and_grads
 
 # Compilers and libraries warn about things that are no concern of these tests.
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 
-# relative error in the 2-norm: of the output, of each gradient
-LIMITS = {
-    torch.bfloat16: (5e-3, 1e-2),
-    torch.float16: (5e-3, 1e-2),
-    torch.float32: (1e-5, 1e-5),
-}
 # canvas, tile, window in tokens
 GEOMETRIES = {
     "1d-full-blocks": ((1280,), (128,), (384,)),
@@ -42,38 +36,9 @@ def inputs(canvas, dtype, *, num_heads=3, num_kv_heads=3, head_dim=64):
     ]
 
 
-def output_and_grads(function, tensors):
-    out = function(*tensors)
-    grad_out = torch.linspace(-1, 2, out.numel(), device="cuda").view_as(out).mul(7).sin()
-    return [out, *torch.autograd.grad(out, tensors, grad_out.to(out.dtype))]
-
-
-def assert_agrees_with_float64(impl, tensors, dtype, **shapes):
-    wide = [x.detach().double().requires_grad_() for x in tensors]
-    expected = output_and_grads(
-        lambda q, k, v: sliding_tile(q, k, v, impl="reference", **shapes), wide
-    )
-    actual = output_and_grads(lambda q, k, v: sliding_tile(q, k, v, impl=impl, **shapes), tensors)
-    assert actual[0].dtype == dtype
-    forward_limit, gradient_limit = LIMITS[dtype]
-    for i, (got, want) in enumerate(zip(actual, expected, strict=True)):
-        error = ((got.double() - want).norm() / want.norm()).item()
-        assert error <= (gradient_limit if i else forward_limit), f"tensor {i}"
-
-
 def skip_if_absent(impl):
     if impl in LIBRARIES:
         pytest.importorskip(LIBRARIES[impl])
-
-
-def kernels_of(call):
-    call()
-    torch.cuda.synchronize()
-    with profile(activities=[ProfilerActivity.CUDA, ProfilerActivity.CPU]) as profiler:
-        call()
-        torch.cuda.synchronize()
-    on_device = torch.autograd.DeviceType.CUDA
-    return {event.name.lower() for event in profiler.events() if event.device_type == on_device}
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton", "flex", "natten"])
@@ -82,7 +47,7 @@ def test_output_and_every_gradient_agree_with_float64(impl, canvas, tile, window
     skip_if_absent(impl)
     tensors = inputs(canvas, torch.bfloat16)
     shapes = {"canvas": canvas, "tile": tile, "window": window}
-    assert_agrees_with_float64(impl, tensors, torch.bfloat16, **shapes)
+    assert_agrees_with_float64(sliding_tile, impl, tensors, torch.bfloat16, **shapes)
 
 
 @pytest.mark.parametrize("head_dim", [64, 128])
@@ -90,7 +55,7 @@ def test_output_and_every_gradient_agree_with_float64(impl, canvas, tile, window
 def test_flex_flash_agrees_with_float64_where_every_block_is_seen_whole(dtype, head_dim):
     skip_if_absent("flex_flash")
     tensors = inputs(EVEN["canvas"], dtype, head_dim=head_dim)
-    assert_agrees_with_float64("flex_flash", tensors, dtype, **EVEN)
+    assert_agrees_with_float64(sliding_tile, "flex_flash", tensors, dtype, **EVEN)
     kernels = kernels_of(lambda: sliding_tile(*tensors, impl="flex_flash", **EVEN))
     assert any("flash" in name for name in kernels), kernels
     assert not any("triton_tem" in name for name in kernels), kernels
@@ -99,20 +64,20 @@ def test_flex_flash_agrees_with_float64_where_every_block_is_seen_whole(dtype, h
 @pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 @pytest.mark.parametrize("dtype", [torch.float16, torch.float32])
 def test_other_dtypes_and_even_windows_agree_with_float64(impl, dtype):
-    assert_agrees_with_float64(impl, inputs(EVEN["canvas"], dtype), dtype, **EVEN)
+    assert_agrees_with_float64(sliding_tile, impl, inputs(EVEN["canvas"], dtype), dtype, **EVEN)
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 @pytest.mark.parametrize("head_dim", [16, 40, 128])
 def test_other_head_dims_agree_with_float64(impl, head_dim):
     tensors = inputs(EVEN["canvas"], torch.bfloat16, head_dim=head_dim)
-    assert_agrees_with_float64(impl, tensors, torch.bfloat16, **EVEN)
+    assert_agrees_with_float64(sliding_tile, impl, tensors, torch.bfloat16, **EVEN)
 
 
 @pytest.mark.parametrize("impl", ["eager", "triton", "flex"])
 def test_query_heads_that_share_a_key_head_agree_with_float64(impl):
     tensors = inputs(EVEN["canvas"], torch.bfloat16, num_heads=4, num_kv_heads=1)
-    assert_agrees_with_float64(impl, tensors, torch.bfloat16, order="tiled", **EVEN)
+    assert_agrees_with_float64(sliding_tile, impl, tensors, torch.bfloat16, order="tiled", **EVEN)
 
 
 def test_eager_runs_in_float64():

@@ -10,6 +10,7 @@ import torch
 
 from ena_kernels import sliding_tile
 from ena_kernels.sliding_tile.hopper import backward, forward
+from tests.gpu.attending import results
 
 pytestmark = [
     pytest.mark.gpu,
@@ -51,15 +52,6 @@ def separate(num_heads, num_kv_heads, *, dtype=torch.bfloat16, head_dim=64):
         .requires_grad_()
         for n in (num_heads, num_kv_heads, num_kv_heads)
     ]
-
-
-def results(tensors, impl, *, has_grad_lse=True, **options):
-    """Output, log-sum-exp, gradients of q, k, v."""
-    outs = sliding_tile(*tensors, impl=impl, return_lse=True, **options)
-    waves = [torch.linspace(-1, 2, x.numel(), device="cuda").view_as(x).mul(7).sin() for x in outs]
-    used = slice(None) if has_grad_lse else slice(1)
-    weights = [w.to(x.dtype) for w, x in zip(waves, outs, strict=True)][used]
-    return [*outs, *torch.autograd.grad(outs[used], tensors, weights)]
 
 
 def assert_agrees_with_float64(tensors, **options):

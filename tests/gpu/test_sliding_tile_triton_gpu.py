@@ -11,6 +11,7 @@ import torch
 
 from ena_kernels import sliding_tile
 from ena_kernels.sliding_tile.configs import CONFIGS
+from tests.gpu.attending import results
 
 pytestmark = [pytest.mark.gpu, pytest.mark.filterwarnings("ignore")]
 
@@ -52,15 +53,6 @@ def tensors_of(dtype, head_dim, options):
 def without_hopper():
     module = import_module("ena_kernels.sliding_tile.triton")
     return mock.patch.object(module, "supports", return_value=False)
-
-
-def results(tensors, impl, **options):
-    outs = sliding_tile(*tensors, impl=impl, return_lse=True, **options)
-    weights = [
-        torch.linspace(-1, 2, x.numel(), device="cuda").view_as(x).mul(7).sin() for x in outs
-    ]
-    weights = [w.to(x.dtype) for w, x in zip(weights, outs, strict=True)]
-    return [*outs, *torch.autograd.grad(outs, tensors, weights)]
 
 
 def compile_case(name):
