@@ -180,6 +180,14 @@ def test_rounds_are_relative_to_the_anchor_of_the_same_round():
     assert alone.hi / alone.lo > 1.2
 
 
+def test_an_anchor_is_resampled_by_itself():
+    rng = np.random.default_rng(19)
+    samples = [np.exp(rng.normal(0.0, 0.1, 31))] * 4
+    alone = Side(rounds=samples).draw(8000, rng).std()
+    both = Side(rounds=samples, anchors=samples).draw(8000, rng).std()
+    assert both == pytest.approx(np.sqrt(2.0) * alone, rel=0.05)
+
+
 @pytest.mark.parametrize("rounds", [[], [[]], [[1.0, 0.0]], [[1.0, -2.0]], [[np.nan]], [[np.inf]]])
 def test_what_is_no_time_is_refused(rounds):
     with pytest.raises(ValueError, match=r"a side has no rounds|a round has no samples"):
