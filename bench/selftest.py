@@ -113,13 +113,15 @@ def _results(simulated: _Simulated, jobs: Sequence[Job]) -> Generator[Result, No
     """The result of each gate as it comes, by several processes where there are many gates."""
     number = min(len(jobs) // GATES_PER_PROCESS, processes.num_processors(), MAX_PROCESSES)
     shares = [jobs[first::number] for first in range(number)] if number > 1 else []
-    helpers = [processes.start(_PROGRAM, (simulated, share), is_heard=True) for share in shares]
+    helpers, listeners = [], []
     heard: SimpleQueue[Result | None] = SimpleQueue()
-    listeners = [Thread(target=_listen, args=(helper, heard)) for helper in helpers]
-    left, num_open = dict.fromkeys(jobs), len(helpers)
+    left, num_open = dict.fromkeys(jobs), len(shares)
     try:
-        for listener in listeners:
-            listener.start()
+        for share in shares:
+            helper = processes.start(_PROGRAM, (simulated, share), is_heard=True)
+            helpers.append(helper)
+            listeners.append(Thread(target=_listen, args=(helper, heard)))
+            listeners[-1].start()
         while num_open:
             result = heard.get()
             if result is None:
@@ -130,9 +132,10 @@ def _results(simulated: _Simulated, jobs: Sequence[Job]) -> Generator[Result, No
         # what a process does not do is done here: its fault, if it has one, is an error then
         yield from map(simulated.gate, left)
     finally:
-        for helper, listener in zip(helpers, listeners, strict=True):
+        for helper in helpers:
             helper.kill()
             helper.wait()
+        for listener in listeners:
             if listener.ident is not None:
                 listener.join()
 

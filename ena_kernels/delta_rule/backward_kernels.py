@@ -21,7 +21,8 @@ Triton get wrong on Hopper: they are computed both ways round. No division by b:
     token      per chunk: dQ, dK, dV, db
 
 Moved per token and head at E = D, in rows of D values: rebuild 2 + C / D in and 2 + D / C out, scan
-3 + C / D in and 1 + D / C out, tokens 6 + 2 D / C in and 3 out.
+3 + C / D in and 1 + D / C out, tokens 6 + 2 D / C in and 3 out; one less where
+Y has one part.
 """
 
 # Legend: L tokens, D key dim, DP its power of two, E value dim, EP = E up to a multiple of R;

@@ -11,7 +11,7 @@ CHAIN_ROWS = 16
 MOST_DIM_IN_SEGMENTS = 128
 """The map of a wider segment does not fit into shared memory."""
 MOST_DIM_IN_TWO = 128
-"""Wider states leave no registers for numbers in two parts."""
+"""Wider states spill, and ptxas 12.8 (of Triton 3.6) then read a half before it was spilled."""
 MULTIPROCESSORS = 132
 """Of an H100 and an H200. A constant, so that shapes follow from shapes."""
 FEWEST_SEGMENTS = 4

@@ -92,7 +92,7 @@ def advance(state, k, n, v, beta, k_norm, PRECISION: tl.constexpr):
 
     state ``[R, DP]`` float32, k ``[C, DP]``, n ``[C, C]``, v ``[R, C]``, beta and k_norm ``[C]``.
     Where keys are similar, the sum of many updates is as small as one of them: it is taken in two
-    parts, for which wider states leave no registers.
+    parts, unless the state is wider than `configs.MOST_DIM_IN_TWO`.
     """
     IN_TWO: tl.constexpr = k.shape[1] <= MOST_DIM_IN_TWO
     stored = tl.dot(state.to(k.dtype), tl.trans(k), input_precision=PRECISION)

@@ -15,7 +15,7 @@ sum of many. 16 x 16 blocks are solved row by row, then merged to 32 and 64:
 
     N_21 = (I - N_22 diag(b_2)) A_21 (I - diag(b_1) N_11)
 
-A Neumann series or doubling would need powers of A, which grow without bound for similar keys.
+A Neumann series or doubling would need powers of A, beyond any precision for similar keys.
 Moved per token and head: ``2 D`` values in, ``2 C`` out; ``4 C D + 12 C^2`` FLOPs or so.
 """
 

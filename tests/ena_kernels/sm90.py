@@ -17,6 +17,8 @@ from importlib import import_module
 from pathlib import Path
 
 ROOT = Path(__file__).parents[2]
+WIDTHS = {".64": 8, ".128": 16, "16": 2, "8": 1}
+"""Marks of a load or store and the bytes it moves, else four; the first that fits counts."""
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -25,12 +27,15 @@ class Binary:
 
     registers: per thread. local_bytes: stack and spills per thread. shared_bytes: per program.
     opcodes: how often each SASS instruction occurs, by its name before the first dot.
+    early_reads: loads of spilled halves and pairs that precede, in the order of the code, every
+    store to where they read. ptxas 12.8 wrote such code once, and a gradient was wrong.
     """
 
     registers: int
     local_bytes: int
     shared_bytes: int
     opcodes: Counter
+    early_reads: list[str]
     ttgir: str
     ptx: str
 
@@ -95,9 +100,25 @@ def _compiled(orders: str) -> Binary:
         local_bytes=max(found["STACK"], found["LOCAL"]),
         shared_bytes=shared_bytes,
         opcodes=Counter(instructions),
+        early_reads=_early_reads(sass),
         ttgir=ttgir,
         ptx=ptx,
     )
+
+
+def _early_reads(sass: str) -> list[str]:
+    """Of four bytes none is told: masks are filled bit by bit, which needs no first value."""
+    stack = r"^\s*/\*\w+\*/\s+((?:@!?\w+\s+)?(LDL|STL)([.\w]*) .*?\[R1(?:\+0x(\w+))?\].*?);"
+    written, early = set(), []
+    for text, kind, mode, place in re.findall(stack, sass, re.MULTILINE):
+        width = next((size for mark, size in WIDTHS.items() if mark in mode), 4)
+        first = int(place or "0", 16)
+        cells = set(range(first, first + width))
+        if kind == "STL":
+            written |= cells
+        elif width != 4 and not cells <= written:
+            early.append(text)
+    return early
 
 
 def _main() -> None:

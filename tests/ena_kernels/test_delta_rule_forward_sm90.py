@@ -48,6 +48,7 @@ def test_products_of_the_recurrence_follow_each_other_without_waits(size, has_ou
     # two for each product is what a compiler writes that could not overlap them
     assert binary.opcodes["WARPGROUP"] < binary.opcodes["HGMMA"]
     assert binary.local_bytes <= 384
+    assert not binary.early_reads
     assert binary.shared_bytes <= SHARED_BYTES
 
 

@@ -2,7 +2,7 @@
 
 import pytest
 
-from ena_kernels.delta_rule.configs import MOST_DIM_IN_TWO
+from ena_kernels.delta_rule.configs import MOST_DIM_IN_TWO, padded
 from tests.ena_kernels.sm90 import compiled
 
 pytest.importorskip("triton")
@@ -25,11 +25,11 @@ SLOW = pytest.mark.slow
 WIDTHS = [(128, 128), *(pytest.param(*x, marks=SLOW) for x in ((64, 64), (64, 128), (128, 64)))]
 
 
-def binary_of(name, head_dim, **own):
-    """A kernel as launched for bfloat16 and strides of tokens that are multiples of 16."""
+def binary_of(name, head_dim, value_dim=None, dtype="bf16", **own):
+    """A kernel as launched for strides of tokens that are multiples of 16."""
     from ena_kernels.delta_rule import backward
 
-    types = {f"{x}_ptr": "*fp32" if x in IN_FLOAT32 else "*bf16" for x in POINTERS[name]}
+    types = {f"{x}_ptr": "*fp32" if x in IN_FLOAT32 else f"*{dtype}" for x in POINTERS[name]}
     types |= dict.fromkeys(NUMBERS, "i32")
     if name == "token":
         types["inverse_scale"] = "fp32"
@@ -37,7 +37,9 @@ def binary_of(name, head_dim, **own):
     types |= {f"{x}_stride_{axis}": "i32:16" for x in STRIDED[name] for axis in "bhl"}
     table = getattr(backward, name.upper())
     config = table[min(width for width in table if width >= head_dim)]
-    sizes = {"D": head_dim, "DP": head_dim, "E": head_dim, "EP": head_dim, "C": 64}
+    value_dim = value_dim or head_dim
+    DP, EP = padded(head_dim, value_dim)
+    sizes = {"D": head_dim, "DP": DP, "E": value_dim, "EP": EP, "C": 64}
     sizes["BLOCK_E" if name == "token" else "BLOCK_R"] = config.rows
     if name != "scan":
         sizes["Y_PARTS"] = 2 if head_dim <= MOST_DIM_IN_TWO else 1
@@ -65,9 +67,18 @@ def test_kernels_use_hopper_products_and_spill_little(name, own, head_dim):
     binary = binary_of(name, head_dim, **own)
     assert binary.has_hgmma
     assert not binary.has_hmma
+    assert not binary.early_reads
     if head_dim <= 128:
         assert binary.local_bytes <= (64 if head_dim == 64 else 512)
     assert binary.shared_bytes <= (113 if head_dim <= 128 else 227) * 1024
+
+
+@pytest.mark.parametrize("name", ["scan", pytest.param("token", marks=SLOW)])
+def test_what_spills_from_a_wide_state_is_stored_before_it_is_loaded(name):
+    own = {"LOCAL": False} if name == "scan" else {"L2NORM": True}
+    binary = binary_of(name, 200, 32, "fp16", **own)
+    assert binary.local_bytes > 0
+    assert not binary.early_reads
 
 
 def hopper_binary_of(name, pointers, numbers, maps, **constexprs):
@@ -86,6 +97,7 @@ def hopper_binary_of(name, pointers, numbers, maps, **constexprs):
 
 
 def assert_products_overlap(binary):
+    assert not binary.early_reads
     assert binary.has_hgmma
     assert not binary.has_hmma
     # two for each product is what a compiler writes that could not overlap them
