@@ -25,8 +25,8 @@ VERDICT_RULES = (
     (MIXED, "it holds in places and fails, or cannot be told, in others, which are named"),
     (
         NOT_TESTED,
-        "nothing speaks against it, but cases that it needs are missing, or no interval is narrow "
-        "enough",
+        "nothing speaks against it, but cases that it needs are missing or have too few samples, "
+        "or no interval is narrow enough",
     ),
 )
 """What each verdict means, in words; `check_verdict` and `claim_verdict` are the rules."""

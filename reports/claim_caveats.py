@@ -5,7 +5,7 @@ from typing import Any
 
 from bench import units
 from reports.claim_readings import Reading
-from reports.frames import ENOUGH_SAMPLES, LEAST_MARGIN
+from reports.few_samples import ENOUGH_SAMPLES
 from reports.speedup import FLASH_IMPLS
 
 Record = dict[str, Any]
@@ -56,12 +56,14 @@ def _anchors(behind: Sequence[Record]) -> list[str]:
 
 
 def _few_samples(behind: Sequence[Record]) -> list[str]:
-    own = sum((c["num_samples"] or 0) < ENOUGH_SAMPLES for c in behind)
+    own = sum(not c["is_sure"] for c in behind)
     if not own:
         return []
     number = f"{own} of {units.plural(len(behind), 'case')}"
-    margin = units.percent_label(LEAST_MARGIN)
-    return [f"{number} {_have(own)} fewer than {ENOUGH_SAMPLES} samples: known to {margin} at best"]
+    return [
+        f"{number} {_have(own)} fewer than {ENOUGH_SAMPLES} samples: nothing is judged from "
+        f"{'it' if own == 1 else 'them'}"
+    ]
 
 
 def _noisy(behind: Sequence[Record]) -> list[str]:

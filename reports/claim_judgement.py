@@ -18,6 +18,7 @@ from reports.claim import (
     UNDECIDED,
     Check,
     Claim,
+    Need,
     check_verdict,
     claim_verdict,
 )
@@ -29,11 +30,14 @@ from reports.claims_untested import UNTESTED
 
 Record = dict[str, Any]
 
+TOO_FEW = "the cases it needs have too few samples"
+
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Finding:
     """One check: its verdict, the readings that hold, fail, and are undecided.
 
+    `unsure` are readings of too few samples, from which nothing is judged.
     `missing` are needs of the check that no reading answers; `reason` says why it is not tested.
     """
 
@@ -45,11 +49,12 @@ class Finding:
     holding: tuple[Reading, ...] = ()
     failing: tuple[Reading, ...] = ()
     undecided: tuple[Reading, ...] = ()
+    unsure: tuple[Reading, ...] = ()
 
     @property
     def readings(self) -> tuple[Reading, ...]:
         """All of them."""
-        return (*self.holding, *self.failing, *self.undecided)
+        return (*self.holding, *self.failing, *self.undecided, *self.unsure)
 
     @property
     def is_contradicted(self) -> bool:
@@ -104,21 +109,23 @@ def judge(claim: Claim, cases: Sequence[Record]) -> Judgement:
 
 
 def _finding(check: Check, cases: Sequence[Record]) -> Finding:
-    found = readings(check.quantity, cases, check.where)
+    known = readings(check.quantity, cases, check.where)
+    found = [r for r in known if r.is_sure]
+    unsure = tuple(r for r in known if not r.is_sure)
     sides = [check.side(r.lo, r.hi) for r in found]
     holding, failing, undecided = (
         tuple(r for r, side in zip(found, sides, strict=True) if side == wanted)
         for wanted in (HOLDS, FAILS, UNDECIDED)
     )
     missing = tuple(
-        need.words
+        need.words + (" (with samples enough)" if _answers(need, unsure) else "")
         for need in check.needs
-        if not any(getattr(r, need.column) in need.values for r in found)
+        if not _answers(need, found)
     )
     verdict = check_verdict(check, sides, is_complete=not missing)
     reason = None
     if verdict == NOT_TESTED:
-        reason = "no run has the cases it needs"
+        reason = TOO_FEW if unsure else "no run has the cases it needs"
         if found:
             reason = "the intervals contain the bound"
         if missing and (holding or failing):
@@ -133,7 +140,12 @@ def _finding(check: Check, cases: Sequence[Record]) -> Finding:
         holding=holding,
         failing=failing,
         undecided=undecided,
+        unsure=unsure,
     )
+
+
+def _answers(need: Need, found: Sequence[Reading]) -> bool:
+    return any(getattr(r, need.column) in need.values for r in found)
 
 
 def _reason(claim: Claim, findings: Sequence[Finding]) -> str | None:

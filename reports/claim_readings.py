@@ -27,7 +27,8 @@ class Reading:
     """A number with its interval, and where it holds; `seq_len` is None for a whole curve.
 
     `case_ids` are the cases that it was made of, none where it follows from the geometry alone;
-    `is_timed` tells a number made of latencies from one of memory.
+    `is_timed` tells a number made of latencies from one of memory; it `is_sure` unless a latency
+    has too few samples.
     """
 
     series: str
@@ -46,6 +47,7 @@ class Reading:
     hi: float
     case_ids: tuple[str, ...]
     is_timed: bool = True
+    is_sure: bool = True
 
 
 def timed(cases: Sequence[Record]) -> list[Record]:
@@ -122,6 +124,7 @@ def reading(
         behind: The other cases that it was made of.
     """
     low, high = ends or (value, value)
+    made_of = (case, *behind)
     shared = ("series", "level", "mode", "ndim", "setting", "device_name", "scan", "impl")
     return Reading(
         **{n: case[n] for n in shared},
@@ -131,8 +134,9 @@ def reading(
         value=value,
         lo=low,
         hi=high,
-        case_ids=tuple(dict.fromkeys(str(c["case_id"]) for c in (case, *behind))),
+        case_ids=tuple(dict.fromkeys(str(c["case_id"]) for c in made_of)),
         is_timed=ends is not None,
+        is_sure=ends is None or all(c["is_sure"] for c in made_of),
     )
 
 

@@ -23,7 +23,7 @@ _SPECIAL = re.compile(r"([\\`*_{}\[\]<>|#~])")
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class CheckText:
-    """One check in words; `lines` are where it holds, fails and is undecided, with numbers."""
+    """One check in words; `lines` are where it holds, fails or cannot be told, with numbers."""
 
     text: str
     rule: str
@@ -97,6 +97,7 @@ def lines_of(finding: Finding) -> list[str]:
         ("holds", finding.holding),
         ("fails", finding.failing),
         ("undecided", finding.undecided),
+        ("not judged for too few samples", finding.unsure),
     )
     lines = [f"{word}: {region(own, finding.readings)}" for word, own in sides if own]
     missing = [f"not measured: {', '.join(finding.missing)}"] if finding.missing else []
@@ -205,8 +206,8 @@ def rules_markdown() -> str:
 _PRINCIPLES = (
     "Readings are ratios of medians, or exponents. The interval of a reading is the widest that",
     "the 95% intervals of its medians allow; it counts for or against a claim only if the whole of",
-    "it lies on one side of the bounds. A median of fewer than 6 samples counts as known to 5% at",
-    "best; differences of less than 3% do not count as faster or slower. Of several",
+    "it lies on one side of the bounds. Nothing is judged from a median of fewer than 6 samples;",
+    "differences of less than 3% do not count as faster or slower. Of several",
     "implementations of one thing the fastest counts. Nothing is compared across machines, commits",
     "or versions of libraries. A verdict holds for the machine and the implementations that were",
     "measured; what makes it doubtful is said with it.",
@@ -239,6 +240,8 @@ def _places(finding: Finding) -> str:
     if finding.undecided:
         own = finding.undecided
         parts.append(f"cannot be told in {len(own)} of {total} ({_values(own)})")
+    if finding.unsure:
+        parts.append(f"not judged for too few samples in {len(finding.unsure)} of {total}")
     if not parts:
         return str(finding.reason)
     missing = f", not measured for {', '.join(finding.missing)}" if finding.missing else ""

@@ -13,7 +13,6 @@ import pandas as pd
 
 from bench import units
 from reports import frames, scaling
-from reports.speedup import speedup_interval
 
 Record = dict[str, Any]
 _IMPL = re.compile(r" \([^)]*\)")
@@ -24,8 +23,9 @@ class Overtaking:
     """Where one series overtakes its anchor, at one level, mode, setting and dimensionality.
 
     `verdict` is `from` or `until` a length, `always` (already at the shortest, `first_len`) or
-    `never` (up to the longest, `last_len`) faster. `seq_len` is None unless it is `from` or
-    `until`; `lo` and `hi` are None where that end of the interval does not cross.
+    `never` (up to the longest, `last_len`) faster, `unsure` where no case has samples enough.
+    `seq_len` is None unless it is `from` or `until`; `lo` and `hi` are None where that end of the
+    interval does not cross.
     """
 
     level: str
@@ -63,10 +63,10 @@ def text(found: Overtaking) -> str:
 
 
 def _overtaking(cases: list[Record]) -> Overtaking:
-    lengths, ratios = [c["seq_len"] for c in cases], [c["speedup"] for c in cases]
-    intervals = [speedup_interval(c) for c in cases]
-    found = scaling.crossover(lengths, ratios, *map(list, zip(*intervals, strict=True)))
+    found = scaling.crossover_of(cases)
     assert found is not None
+    cases = [c for c in cases if c["is_speedup_sure"]] or cases
+    lengths, ratios = [c["seq_len"] for c in cases], [c["speedup"] for c in cases]
     last = cases[-1]
     shared = ("level", "mode", "setting", "device_name", "ndim", "series", "contender", "anchor")
     return Overtaking(

@@ -11,6 +11,7 @@ from reports import (
     claim_text,
     claims,
     facts,
+    few_samples,
     findings,
     frames,
     plots,
@@ -170,7 +171,7 @@ def _sections(tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Section]:
             cases=cases,
             tables=_tables(cases, lines),
             scalings=lines,
-            notes=words.anchor_notes(cases),
+            notes=[*words.anchor_notes(cases), *filter(None, [few_samples.legend(cases)])],
         )
         found.append(section)
     return found

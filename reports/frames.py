@@ -15,7 +15,8 @@ import pandas as pd
 from bench.rounds import centre_ms
 from bench.row import STATUSES, Row
 from bench.stats import median, median_interval, quantile
-from reports import run_labels, series, speedup
+from reports import few_samples, run_labels, series, speedup
+from reports.few_samples import LEAST_MARGIN
 
 Record = dict[str, Any]
 
@@ -25,6 +26,7 @@ TIDY_COLUMNS = (
     "num_samples",
     "num_rounds",
     "num_rounds_ok",
+    "is_sure",
     "spread_fraction",
     "setting",
     "run_label",
@@ -36,11 +38,6 @@ FIGURE = ("device", "dtype", "batch", "heads", "head_dim", "depth")
 """What is held fixed within a figure; machine, sequence length, canvas and series vary."""
 SETTING = ("device_name", "device_id", *FIGURE)
 """What is held fixed where latencies are compared."""
-
-ENOUGH_SAMPLES = 6
-"""Fewer samples have no 95% interval of their median, whatever their range."""
-LEAST_MARGIN = 0.05
-"""How well a latency of fewer samples is known at best: relative half-width."""
 
 _INTEGERS = {f.name for f in fields(Row) if str(f.type).startswith("int")} | {
     "num_samples",
@@ -203,13 +200,15 @@ def _combined(rounds: list[Record]) -> Record:
             *unique(w for r in rounds for w in r["warnings"] or ()),
             *(_failed_rounds(bad) if good else ()),
         ],
+        "is_sure": None,
         "spread_fraction": None,
     }
     if barred or not good:
         return base | dict.fromkeys((*_LATENCY, *_RATES, *RAW_LISTS, "component_ms"))
     if len(good) > 1:
         _pool(base, good)
-    if 0 < (base["num_samples"] or 0) < ENOUGH_SAMPLES:
+    base["is_sure"] = few_samples.is_sure(base)
+    if base["num_samples"] and not base["is_sure"]:
         base["latency_ms_lo"], base["latency_ms_hi"] = widened(base)
     base["spread_fraction"] = _spread(base)
     return base | dict.fromkeys(RAW_LISTS)

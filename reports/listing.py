@@ -6,7 +6,7 @@ from itertools import groupby
 from typing import Any
 
 from bench import units
-from reports import frames, series, speedup
+from reports import few_samples, frames, series, speedup
 
 Record = dict[str, Any]
 GAP = "  "
@@ -114,7 +114,7 @@ _FIELDS = (
     Field(
         heading="latency",
         unit="ms",
-        text=lambda c: units.significant(c["latency_ms"]),
+        text=lambda c: few_samples.marked(units.significant(c["latency_ms"]), c["is_sure"]),
         importance=9,
     ),
     Field(
@@ -144,7 +144,9 @@ _FIELDS = (
     Field(
         heading="speed-up",
         unit="x",
-        text=lambda c: units.ratio(c["speedup"]).removesuffix("x"),
+        text=lambda c: few_samples.marked(
+            units.ratio(c["speedup"]).removesuffix("x"), c["is_speedup_sure"]
+        ),
         importance=8,
     ),
 )

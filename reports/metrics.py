@@ -14,7 +14,10 @@ Interval = tuple[float | None, float | None]
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Metric:
-    """A quantity to draw: where its value and interval come from, and how its axis reads."""
+    """A quantity to draw: where its value and interval come from, and how its axis reads.
+
+    `is_sure` tells whether the latencies behind a value have samples enough.
+    """
 
     name: str
     title: str
@@ -25,6 +28,7 @@ class Metric:
     ticks: Callable[[float, float], list[float]] = axes.decimal_ticks
     is_worse_higher: bool = True
     note: str = ""
+    is_sure: Callable[[Record], bool | None] = lambda case: case["is_sure"]
 
 
 def has_points(cases: Iterable[Record], metric: Metric) -> bool:
@@ -94,6 +98,7 @@ PEAK_MEMORY = Metric(
     interval=lambda case: (None, None),
     tick_label=units.memory,
     ticks=axes.binary_ticks,
+    is_sure=lambda case: True,
 )
 SPEEDUP = Metric(
     name="speedup",
@@ -104,6 +109,7 @@ SPEEDUP = Metric(
     tick_label=units.ratio,
     ticks=axes.decimal_ticks,
     is_worse_higher=False,
+    is_sure=lambda case: case["is_speedup_sure"],
     note="Circles: where a series overtakes 1x, with its 95% interval. Dotted: what FLOPs predict.",
 )
 ENERGY = Metric(

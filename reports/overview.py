@@ -5,7 +5,7 @@ from dataclasses import dataclass, field
 from typing import Any
 
 from bench import units
-from reports import frames
+from reports import few_samples, frames
 from reports.listing import Line, anchor_name, group_title, joined
 
 Record = dict[str, Any]
@@ -62,7 +62,9 @@ def _block(cases: Sequence[Record]) -> Block:
 def _cell(case: Record, has_anchor: bool) -> str:
     if not frames.is_timed(case):
         return str(case["status"])
-    return units.ratio(case["speedup"]) if has_anchor else units.duration(case["latency_ms"])
+    if has_anchor:
+        return few_samples.marked(units.ratio(case["speedup"]), case["is_speedup_sure"])
+    return few_samples.marked(units.duration(case["latency_ms"]), case["is_sure"])
 
 
 def _cut(blocks: list[Block], most: int) -> list[Block]:

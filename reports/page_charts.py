@@ -102,7 +102,12 @@ def _sweeps(cases: Sequence[Record], styles: Styles) -> Iterator[Chart]:
 
 
 def _ideal(found: Any) -> str:
-    return f"ideal {units.ratio(found.ideal)}, of which {units.percent(found.efficiency, 0)}"
+    text = f"ideal {units.ratio(found.ideal)}, of which {units.percent(found.efficiency, 0)}"
+    return text + _doubt(found.is_sure)
+
+
+def _doubt(is_sure: bool | None) -> str:
+    return "" if is_sure else ", of too few samples to judge from"
 
 
 def _maps(cases: Sequence[Record], styles: Styles) -> Iterator[Chart]:
@@ -135,7 +140,7 @@ def _mapped(case: Record) -> Point:
         case["speedup"],
         case["speedup_lo"],
         case["speedup_hi"],
-        str(case["series"]),
+        str(case["series"]) + _doubt(case["is_speedup_sure"]),
     )
 
 
@@ -145,7 +150,10 @@ def _scans(cases: Sequence[Record], styles: Styles) -> Iterator[Chart]:
             Line(
                 name=name,
                 style=styles[name],
-                points=[(o.seq_len, o.ratio, o.lo, o.hi, _extra(o.extra_ms)) for o in series],
+                points=[
+                    (o.seq_len, o.ratio, o.lo, o.hi, _extra(o.extra_ms) + _doubt(o.is_sure))
+                    for o in series
+                ],
             )
             for name, series in _by(own, lambda o: o.series)
         ]

@@ -176,6 +176,7 @@ def _quantity_columns(metric: Metric, cases: Sequence[Record]) -> dict[str, list
         f"{metric.name}:value": [_plain(metric.value(c)) for c in cases],
         f"{metric.name}:lo": [_plain(low) for low, _ in ends],
         f"{metric.name}:hi": [_plain(high) for _, high in ends],
+        f"{metric.name}:is_sure": [metric.is_sure(c) for c in cases],
     }
 
 

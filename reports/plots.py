@@ -17,7 +17,18 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedFormatter, FixedLocator, NullLocator
 
-from reports import axes, corners, crossover, frames, layout, selection, series, theme, words
+from reports import (
+    axes,
+    corners,
+    crossover,
+    few_samples,
+    frames,
+    layout,
+    selection,
+    series,
+    theme,
+    words,
+)
 from reports.crossover import Overtaking
 from reports.metrics import (
     ENERGY,
@@ -140,7 +151,12 @@ def _grid(frame: pd.DataFrame, metric: Metric, styles: Styles | None) -> _Grid:
         legend=[legend, [_failure_key(status) for status in failures]],
         title=words.figure_title(cases, metric.title),
         subtitle=words.figure_subtitle(cases, metric.title),
-        note=words.notes(metric.note, words.unsupported_note(cases), selection.note(everything)),
+        note=words.notes(
+            metric.note,
+            few_samples.figure_note(metric.is_sure(c) for c in drawn),
+            words.unsupported_note(cases),
+            selection.note(everything),
+        ),
         footer=words.footer(cases),
     )
     for mode, row in zip(modes, page.rows, strict=True):
@@ -225,6 +241,14 @@ def _draw_series(
     ends = [[(x, low), (x, high)] for x, low, high in zip(xs, lows, highs, strict=True)]
     panel.add_collection(LineCollection(ends, colors=colour, linewidths=1.0, alpha=0.7))
     panel.add_line(_line(xs, ys, style, dots=dots, label=name, gid=f"series:{name}"))
+    places = zip(line, xs, ys, strict=True)
+    unsure = [(x, y) for c, x, y in places if metric.is_sure(c) is False]
+    if unsure:
+        at, values = map(list, zip(*unsure, strict=True))
+        over = _line(at, values, style, dots=True, gid=f"few-samples:{name}")
+        over.set(markersize=6 if dots else 4.4, markerfacecolor=theme.PAPER)
+        over.set(markeredgecolor=colour, markeredgewidth=1.2, zorder=3.5)
+        panel.add_line(over)
     extra = [(c["seq_len"] * shift, metric.value(c)) for c in cases if not c["is_squarest"]]
     for x, y in extra:
         if y is not None:

@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import pairwise
 from typing import Any
 
@@ -36,7 +36,8 @@ class Crossover:
     `verdict` is `always` or `never` faster at the measured lengths, `from` a length on, or `until`
     a length. `seq_len` is None unless the verdict is `from` or `until`; `lo` and `hi` are the
     lengths at which the ends of the ratio's interval cross, None if they do not. At
-    `unclear_lengths` that interval contains 1.
+    `unclear_lengths` that interval contains 1. At `unsure_lengths` there are too few samples, and
+    nothing is judged from them; if that is everywhere, the verdict is `unsure`.
     """
 
     verdict: str
@@ -44,6 +45,7 @@ class Crossover:
     lo: float | None = None
     hi: float | None = None
     unclear_lengths: tuple[int, ...] = ()
+    unsure_lengths: tuple[int, ...] = ()
 
 
 @dataclass(frozen=True, kw_only=True, slots=True)
@@ -52,6 +54,7 @@ class Scaling:
 
     `top_*` is measured at its largest length; `anchor`, speed-up and `memory_ratio` hold at
     `pair_seq_len`, the largest length at which its anchor was measured too (None without one).
+    Either is sure if there were samples enough.
     """
 
     level: str
@@ -68,12 +71,14 @@ class Scaling:
     crossover: Crossover | None
     top_seq_len: int
     top_latency_ms: float
+    is_top_sure: bool
     top_memory_mib: float | None
     pair_seq_len: int | None
     anchor: str | None
     speedup: float | None
     speedup_lo: float | None
     speedup_hi: float | None
+    is_speedup_sure: bool | None
     memory_ratio: float | None
 
     @property
@@ -173,22 +178,33 @@ def _scaling(timed: list[Record]) -> Scaling:
     last: Record = paired[-1] if paired else dict.fromkeys(top)
     is_anchor = bool(paired) and all(case["series"] == case["anchor"] for case in paired)
     shared = ("level", "mode", "setting", "device_name", "run_label", "ndim", "series", "contender")
-    compared = ("anchor", "speedup", "speedup_lo", "speedup_hi", "memory_ratio")
+    compared = ("anchor", "speedup", "speedup_lo", "speedup_hi", "is_speedup_sure", "memory_ratio")
     return Scaling(
         **{name: top[name] for name in shared},
         **{name: last[name] for name in compared},
         is_anchor=is_anchor,
         time=time_growth(timed),
         memory=memory_growth(timed),
-        crossover=None if is_anchor else _crossover(paired),
+        crossover=None if is_anchor else crossover_of(paired),
         top_seq_len=top["seq_len"],
         top_latency_ms=top["latency_ms"],
+        is_top_sure=top["is_sure"],
         top_memory_mib=top["peak_memory_mib"],
         pair_seq_len=last["seq_len"],
     )
 
 
-def _crossover(paired: Sequence[Record]) -> Crossover | None:
-    ends = [speedup_interval(case) for case in paired]
+def crossover_of(paired: Sequence[Record]) -> Crossover | None:
+    """Where one series overtakes its anchor, by the cases with samples enough.
+
+    Args:
+        paired: Its cases that have a speed-up; none gives None.
+    """
+    if not paired:
+        return None
+    sure = [case for case in paired if case["is_speedup_sure"]]
+    unsure = tuple(case["seq_len"] for case in paired if not case["is_speedup_sure"])
+    ends = [speedup_interval(case) for case in sure]
     lows, highs = [low for low, _ in ends], [high for _, high in ends]
-    return crossover([c["seq_len"] for c in paired], [c["speedup"] for c in paired], lows, highs)
+    found = crossover([c["seq_len"] for c in sure], [c["speedup"] for c in sure], lows, highs)
+    return replace(found or Crossover(verdict="unsure"), unsure_lengths=unsure)

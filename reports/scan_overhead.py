@@ -20,7 +20,10 @@ _SAME = (
 
 @dataclass(frozen=True, kw_only=True, slots=True)
 class Overhead:
-    """Time of one scan over that of `uni`, in the widest interval of both: 1 costs nothing."""
+    """Time of one scan over that of `uni`, in the widest interval of both: 1 costs nothing.
+
+    It is sure if both latencies have samples enough.
+    """
 
     level: str
     mode: str
@@ -36,6 +39,7 @@ class Overhead:
     lo: float
     hi: float
     extra_ms: float
+    is_sure: bool
 
     @property
     def overhead(self) -> float:
@@ -75,4 +79,5 @@ def _overhead(case: Record, base: Record) -> Overhead:
         lo=low / base_high,
         hi=high / base_low,
         extra_ms=middle - base_middle,
+        is_sure=case["is_sure"] and base["is_sure"],
     )

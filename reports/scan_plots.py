@@ -9,7 +9,7 @@ from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 
 from bench import units
-from reports import axes, frames, layout, selection, theme, words
+from reports import axes, few_samples, frames, layout, selection, theme, words
 from reports.scan_overhead import Overhead, overheads
 from reports.small_multiples import ticks, title
 
@@ -43,6 +43,7 @@ def scan_bars(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = No
         subtitle="; 1x is ".join([cases[0]["setting"], " or ".join(bases[:2])]) if cases else "",
         note=words.notes(
             "Whiskers: as far as both 95% intervals allow.",
+            few_samples.figure_note((o.is_sure for o in found), "Pale"),
             words.failure_note([c for c in cases if c["scan"] and c["contender"] in measured]),
             selection.note(everything),
         ),
@@ -81,7 +82,8 @@ def _draw_bars(
     width = _GROUP / max(len(own), 1)
     for o in here:
         x = lengths.index(o.seq_len) + (own.index(o.series) - (len(own) - 1) / 2) * width
-        panel.bar(x, o.ratio, width * 0.94, color=colours[o.series], gid=f"bar:{o.series}")
+        bar = panel.bar(x, o.ratio, width * 0.94, color=colours[o.series], gid=f"bar:{o.series}")
+        bar[0].set_alpha(None if o.is_sure else 0.4)
         panel.vlines(x, o.lo, o.hi, color=theme.INK, linewidth=0.9, zorder=4)
         if len(here) <= MAX_WRITTEN:
             panel.annotate(

@@ -12,7 +12,7 @@ from rich.style import Style
 
 from bench import units
 from bench.row import SCHEMA_VERSION
-from reports import frames
+from reports import few_samples, frames
 from reports.listing import GAP, Line, case_lines, shorten
 from reports.overview import overview_lines
 from reports.summary import (
@@ -48,6 +48,7 @@ _CASE_COLUMNS = (
     "reason",
     "num_rounds",
     "num_samples",
+    "is_sure",
     "latency_ms",
     "latency_ms_lo",
     "latency_ms_hi",
@@ -60,6 +61,7 @@ _CASE_COLUMNS = (
     "speedup",
     "speedup_lo",
     "speedup_hi",
+    "is_speedup_sure",
     "speedup_by_flops",
     "memory_ratio",
     "warnings",
@@ -174,6 +176,8 @@ def _table(cases: Sequence[Record], width: int, path: Path) -> Iterator[Line]:
     else:
         yield Line(f"{units.plural(len(shown), 'case')}; each of them is in {path}", "dim")
         yield from overview_lines(shown, width, MAX_LINES)
+    if legend := few_samples.legend(shown):
+        yield Line(legend, "dim")
 
 
 def _errors_table(found: Sequence[Record], width: int) -> Iterator[Line]:

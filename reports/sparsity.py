@@ -27,7 +27,8 @@ class Efficiency:
     """One sparse case against its dense counterpart.
 
     `speedup` is the dense latency over this one, in the widest interval of both; `ideal` is what
-    it would be if time went with work. `efficiency` is their ratio, 1 where nothing is lost.
+    it would be if time went with work. `efficiency` is their ratio, 1 where nothing is lost. It is
+    sure if both latencies have samples enough.
     `family` names what is the same over all sparsities: contender, implementation, scan, run.
     """
 
@@ -45,6 +46,7 @@ class Efficiency:
     lo: float
     hi: float
     ideal: float
+    is_sure: bool
 
     @property
     def efficiency(self) -> float:
@@ -104,6 +106,7 @@ def _efficiency(case: Record, dense: Mapping[tuple[Any, ...], Record]) -> Iterat
                 lo=case["speedup_lo"],
                 hi=case["speedup_hi"],
                 ideal=1 / (1 - case["sparsity"]),
+                is_sure=case["is_speedup_sure"],
             )
         return
     full = dense.get(_key(case))
@@ -118,4 +121,5 @@ def _efficiency(case: Record, dense: Mapping[tuple[Any, ...], Record]) -> Iterat
         lo=full_low / high,
         hi=full_high / low,
         ideal=full["flops"] / case["flops"],
+        is_sure=case["is_sure"] and full["is_sure"],
     )

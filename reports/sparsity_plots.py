@@ -12,7 +12,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Rectangle
 
 from bench import units
-from reports import axes, corners, frames, layout, selection, theme, words
+from reports import axes, corners, few_samples, frames, layout, selection, theme, words
 from reports.small_multiples import log_ticks, log_values, ticks, title
 from reports.sparsity import Efficiency, efficiencies
 
@@ -49,6 +49,7 @@ def sweep(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = None) 
         note=words.notes(
             "Dashed: the ideal, where time goes with work. Efficiency is the measured speed-up "
             "over the ideal one.",
+            few_samples.figure_note((e.is_sure for e in found), f"Hollow, {few_samples.MARK}"),
             words.failure_note(cases),
             selection.note(everything),
         ),
@@ -126,6 +127,18 @@ def _draw_sweep(panel: Axes, own: Sequence[Efficiency], colour: str, family: int
         zorder=3,
         gid=f"sweep:{own[0].family}:{own[0].seq_len}",
     )
+    unsure = [e for e in own if not e.is_sure]
+    panel.plot(
+        [e.sparsity for e in unsure],
+        [e.speedup for e in unsure],
+        color=colour,
+        marker=theme.MARKERS[family % len(theme.MARKERS)],
+        linestyle="none",
+        markersize=4.4,
+        markerfacecolor=theme.PAPER,
+        zorder=3.5,
+        gid=f"few-samples:{own[0].family}:{own[0].seq_len}",
+    )
 
 
 def _efficiency_notes(here: Sequence[Efficiency]) -> list[corners.Note]:
@@ -137,7 +150,9 @@ def _efficiency_notes(here: Sequence[Efficiency]) -> list[corners.Note]:
     shown.sort(key=lambda e: e.sparsity)
     lead = f"efficiency at {units.tokens(longest)}:"
     parts = (
-        f"{units.percent_label(e.sparsity_target)}: {units.percent(e.efficiency, 0)}" for e in shown
+        f"{units.percent_label(e.sparsity_target)}: "
+        + few_samples.marked(units.percent(e.efficiency, 0), e.is_sure)
+        for e in shown
     )
     return [(lead, None), *((part, None) for part in parts)]
 
@@ -195,6 +210,7 @@ def heat_map(frame: pd.DataFrame, styles: Mapping[str, theme.Style] | None = Non
         note=words.notes(
             "Each cell is the fastest implementation measured at that length and sparsity; n/a is "
             "unsupported.",
+            few_samples.figure_note((c["is_speedup_sure"] for c in shown), few_samples.MARK),
             selection.note(everything),
         ),
         footer=words.footer(cases),
@@ -315,7 +331,7 @@ def _draw_cells(
         is_measured = _is_compared(case)
         colour = _colour(case["speedup"]) if is_measured else theme.GRID
         text = (
-            units.significant(case["speedup"], 2)
+            few_samples.marked(units.significant(case["speedup"], 2), case["is_speedup_sure"])
             if is_measured
             else _SHORT.get(case["status"], "failed")
         )

@@ -24,6 +24,7 @@ COLUMNS = (
     "speedup",
     "speedup_lo",
     "speedup_hi",
+    "is_speedup_sure",
     "speedup_by_flops",
     "memory_ratio",
 )
@@ -49,25 +50,28 @@ def attach(cases: list[Record], *, held_fixed: Sequence[str]) -> None:
         case |= _against(case, _best(on_canvas or candidates))
 
 
-def over_linear(cases: Sequence[Record]) -> dict[tuple[Any, ...], float]:
+def over_linear(cases: Sequence[Record]) -> dict[tuple[Any, ...], tuple[float, bool]]:
     """Speed-up over the fastest linear model (level `op`: delta rule) of the same run and length.
 
-    Keys are mode, number of axes, series and length; linear models themselves have none.
+    Keys are mode, number of axes, series and length; linear models themselves have none. With each
+    comes whether both latencies have samples enough.
     """
     same = ("run_id", "device_id", "level", "mode", "timer", "ndim", "seq_len")
-    fastest: dict[tuple[Any, ...], float] = {}
+    fastest: dict[tuple[Any, ...], Record] = {}
     timed = [c for c in cases if c["status"] == "ok" and c["latency_ms"]]
     for case in timed:
         if case["contender"] == _linear_contender(case["level"]):
             key = tuple(case[n] for n in same)
-            fastest[key] = min(fastest.get(key, math.inf), case["latency_ms"])
+            if case["latency_ms"] < fastest.setdefault(key, case)["latency_ms"]:
+                fastest[key] = case
     found = {}
     for case in timed:
-        rival_ms = fastest.get(tuple(case[n] for n in same))
+        rival = fastest.get(tuple(case[n] for n in same))
         is_rival = case["contender"] in (_linear_contender(case["level"]), *NOT_MIXERS)
-        if rival_ms is not None and not is_rival and case["is_squarest"]:
+        if rival is not None and not is_rival and case["is_squarest"]:
             place = (case["mode"], case["ndim"], case["series"], case["seq_len"])
-            found[place] = rival_ms / case["latency_ms"]
+            ratio = rival["latency_ms"] / case["latency_ms"]
+            found[place] = ratio, bool(case["is_sure"] and rival["is_sure"])
     return found
 
 
@@ -119,6 +123,7 @@ def _against(case: Record, anchor: Record | None) -> Record:
         "speedup": anchor["latency_ms"] / case["latency_ms"],
         "speedup_lo": 1.0 if is_itself else anchor_lo / hi,
         "speedup_hi": 1.0 if is_itself else anchor_hi / lo,
+        "is_speedup_sure": case["is_sure"] and anchor["is_sure"],
         "speedup_by_flops": anchor_work / work if work and anchor_work else None,
         "memory_ratio": used / anchor_used if used and anchor_used else None,
     }

@@ -131,7 +131,9 @@ def _place(line: Scaling, table: Sequence[Scaling]) -> str:
 def _block_sentence(
     headline: Sequence[Scaling], lines: Sequence[Scaling], cases: Sequence[Record]
 ) -> str:
-    best = max(headline, key=lambda n: (n.pair_seq_len or 0, n.speedup or 0.0))
+    best = max(
+        headline, key=lambda n: (n.pair_seq_len or 0, bool(n.is_speedup_sure), n.speedup or 0.0)
+    )
     rival = series.NAMES[speedup.anchor_contender(best.level)]
     parts = [
         _verdict(best) if best.anchor else f"{best.series} has no {rival} to be compared with",
@@ -152,10 +154,16 @@ def _verdict(line: Scaling) -> str:
         "never": f"is nowhere faster than {line.anchor}{unclear}",
         "from": f"overtakes {line.anchor} at about {length} tokens{_range(cross)}",
         "until": f"is faster than {line.anchor} only up to about {length} tokens{_range(cross)}",
+        "unsure": f"has too few samples to be compared with {line.anchor}",
     }[cross.verdict]
+    if cross.unsure_lengths and cross.verdict != "unsure":
+        text += f", not judged at {', '.join(map(units.tokens, cross.unsure_lengths))} for too "
+        text += "few samples"
     interval = f"{units.ratio(line.speedup_lo)} to {units.ratio(line.speedup_hi)}"
     if (line.speedup_lo or 0.0) <= 1 <= (line.speedup_hi or 0.0):
         interval += ", no clear difference"
+    if not line.is_speedup_sure:
+        interval += ", of too few samples to be sure"
     text += f"; at {units.tokens(line.pair_seq_len)} its speed-up is "
     text += f"{units.ratio(line.speedup)} ({interval})"
     if line.memory_ratio is not None:
@@ -177,7 +185,9 @@ def _against_linear(best: Scaling, lines: Sequence[Scaling]) -> list[str]:
         return []
     rival = min(rivals, key=lambda n: n.top_latency_ms)
     ratio = units.ratio(rival.top_latency_ms / best.top_latency_ms)
-    return [f"at {units.tokens(best.top_seq_len)} {rival.series} takes {ratio} its time"]
+    is_sure = best.is_top_sure and rival.is_top_sure
+    doubt = "" if is_sure else " (of too few samples to be sure)"
+    return [f"at {units.tokens(best.top_seq_len)} {rival.series} takes {ratio} its time{doubt}"]
 
 
 def _anchor_failures(best: Scaling, cases: Sequence[Record], rival: str) -> list[str]:

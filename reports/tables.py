@@ -7,7 +7,7 @@ from typing import Any
 import pandas as pd
 
 from bench import units
-from reports import energy, frames, roofline, scan_overhead, sparsity, speedup, words
+from reports import energy, few_samples, frames, roofline, scan_overhead, sparsity, speedup, words
 from reports.exponents import Growth
 from reports.scaling import Crossover, Scaling
 from reports.scan_overhead import Overhead
@@ -16,6 +16,9 @@ from reports.sparsity import Efficiency
 Record = dict[str, Any]
 Place = tuple[str, int, str, int]
 Format = Callable[[float | None], str]
+Known = tuple[float | None, bool | None]
+"""A number, and whether the latencies behind it have samples enough."""
+_UNKNOWN: Known = (None, None)
 
 MAX_DEVIATION = 0.05
 """Relative distance of a point from its power law that goes without saying."""
@@ -67,7 +70,7 @@ def speedup_table(cases: Sequence[Record]) -> Table:
 
 def latency_table(cases: Sequence[Record]) -> Table:
     """Series by sequence length: latency, or why there is none."""
-    return _by_length(cases, lambda c: units.duration(c["latency_ms"]), "latency")
+    return _by_length(cases, _latency_cell, "latency")
 
 
 def analysis_tables(cases: Sequence[Record]) -> list[Table]:
@@ -75,32 +78,44 @@ def analysis_tables(cases: Sequence[Record]) -> list[Table]:
 
     Only what is known of any series, and of each only the series of which it is known.
     """
-    gained = {_place(e): e.efficiency for e in sparsity.efficiencies(cases)}
+    gained = {_place(e): (e.efficiency, e.is_sure) for e in sparsity.efficiencies(cases)}
     faster = speedup.over_linear(cases)
-    cost = {_place(o): o.ratio for o in scan_overhead.overheads(cases)}
-    quantities: tuple[tuple[str, Callable[[Record], float | None], Format], ...] = (
+    cost = {_place(o): (o.ratio, o.is_sure) for o in scan_overhead.overheads(cases)}
+    quantities: tuple[tuple[str, Callable[[Record], Known], Format], ...] = (
         ("speed-up if time went with FLOPs", _by_flops, units.ratio),
-        ("speed-up over the fastest linear", lambda c: faster.get(_place_of(c)), units.ratio),
-        ("efficiency of sparsity", lambda c: gained.get(_place_of(c)), units.percent),
-        ("time over the scan uni", lambda c: cost.get(_place_of(c)), units.ratio),
-        ("fraction of the roofline", roofline.fraction, units.percent),
-        ("energy per token (uJ)", energy.microjoules_per_token, units.significant),
+        ("speed-up over the fastest linear", _looked_up(faster), units.ratio),
+        ("efficiency of sparsity", _looked_up(gained), units.percent),
+        ("time over the scan uni", _looked_up(cost), units.ratio),
+        ("fraction of the roofline", _by_time(roofline.fraction), units.percent),
+        ("energy per token (uJ)", _by_time(energy.microjoules_per_token), units.significant),
     )
     found = []
     for name, value, text in quantities:
-        known = {c["series"] for c in cases if value(c) is not None}
+        known = {c["series"] for c in cases if value(c)[0] is not None}
         if known:
             own = [c for c in cases if c["series"] in known]
             found.append(_by_length(own, _cell(value, text), name))
     return found
 
 
-def _by_flops(case: Mapping[str, Any]) -> float | None:
-    return None if case["series"] == case["anchor"] else case["speedup_by_flops"]
+def _by_flops(case: Record) -> Known:
+    return None if case["series"] == case["anchor"] else case["speedup_by_flops"], True
 
 
-def _cell(value: Callable[[Record], float | None], text: Format) -> Callable[[Record], str]:
-    return lambda case: text(value(case))
+def _looked_up(found: Mapping[Place, tuple[float, bool]]) -> Callable[[Record], Known]:
+    return lambda case: found.get(_place_of(case), _UNKNOWN)
+
+
+def _by_time(value: Callable[[Record], float | None]) -> Callable[[Record], Known]:
+    return lambda case: (value(case), case["is_sure"])
+
+
+def _cell(value: Callable[[Record], Known], text: Format) -> Callable[[Record], str]:
+    def cell(case: Record) -> str:
+        number, sure = value(case)
+        return few_samples.marked(text(number), sure or number is None)
+
+    return cell
 
 
 def _place(found: Efficiency | Overhead) -> Place:
@@ -135,7 +150,8 @@ def scaling_table(lines: Sequence[Scaling]) -> Table:
             line.anchor or units.NOT_AVAILABLE,
             _top_cell(line),
             units.ratio(line.memory_ratio),
-            f"{units.duration(line.top_latency_ms)} at {units.tokens(line.top_seq_len)}",
+            few_samples.marked(units.duration(line.top_latency_ms), line.is_top_sure)
+            + f" at {units.tokens(line.top_seq_len)}",
             units.memory(line.top_memory_mib),
         ]
         for line in lines
@@ -144,9 +160,16 @@ def scaling_table(lines: Sequence[Scaling]) -> Table:
 
 
 def crossover_text(cross: Crossover | None) -> str:
-    """`from 4k (3.9k to 4.1k)`."""
+    """`from 4k (3.9k to 4.1k)`, and where there were too few samples to judge."""
     if cross is None:
         return units.NOT_AVAILABLE
+    if cross.verdict == "unsure":
+        return "too few samples"
+    unsure = ", ".join(map(units.tokens, cross.unsure_lengths))
+    return _crossing(cross) + (f"; too few samples at {unsure}" if unsure else "")
+
+
+def _crossing(cross: Crossover) -> str:
     if cross.seq_len is None:
         return {"always": "at every length", "never": "nowhere"}[cross.verdict]
     ends = [units.tokens(n) if n is not None else "?" for n in (cross.lo, cross.hi)]
@@ -177,7 +200,11 @@ def result_cell(case: Record, cell: Callable[[Record], str]) -> str:
 
 
 def _speedup_cell(case: Record) -> str:
-    return units.ratio(case["speedup"])
+    return few_samples.marked(units.ratio(case["speedup"]), case["is_speedup_sure"])
+
+
+def _latency_cell(case: Record) -> str:
+    return few_samples.marked(units.duration(case["latency_ms"]), case["is_sure"])
 
 
 def _growth_cell(fit: Growth | None) -> str:
@@ -195,7 +222,8 @@ def _top_cell(line: Scaling) -> str:
     if line.speedup is None:
         return units.NOT_AVAILABLE
     ends = f"{units.ratio(line.speedup_lo)} to {units.ratio(line.speedup_hi)}"
-    return f"{units.ratio(line.speedup)} ({ends}) at {units.tokens(line.pair_seq_len)}"
+    value = few_samples.marked(units.ratio(line.speedup), line.is_speedup_sure)
+    return f"{value} ({ends}) at {units.tokens(line.pair_seq_len)}"
 
 
 def _text(name: str) -> Callable[[Record, Record], str]:
@@ -227,7 +255,7 @@ def _of_case(name: str) -> Callable[[Mapping[str, Any], Mapping[str, Any]], str]
 
 
 def _case_speedup(row: Record, case: Record) -> str:
-    return units.ratio(case["speedup"]) if case.get("speedup") and frames.is_timed(row) else ""
+    return _speedup_cell(case) if case.get("speedup") and frames.is_timed(row) else ""
 
 
 _ROW_COLUMNS: tuple[tuple[Column, Callable[[Record, Record], str]], ...] = (

@@ -138,11 +138,17 @@ function lineOf(line, own, quantity, place, y, points) {
     group.append(
       marker(line.marker, record.is_squarest ? 4.2 : 2.8, {
         transform: `translate(${point.x.toFixed(1)} ${point.y.toFixed(1)})`,
-        class: record.is_squarest ? "point" : "point faint",
+        class: pointClass(record, quantity),
       }),
     );
   }
   return group;
+}
+
+/** Hollow where there are too few samples to judge anything from. */
+function pointClass(record, quantity) {
+  const hollow = record[`${quantity.name}:is_sure`] === false ? " hollow" : "";
+  return (record.is_squarest ? "point" : "point faint") + hollow;
 }
 
 /** Runs of neighbouring lengths that have a value: a line breaks where a case has none.

@@ -59,7 +59,8 @@ function caseLines(record, line, quantity) {
   }
   found.push(list);
   const doubts = record.rows.flatMap((row) => (row.warnings ? [row.warnings] : []));
-  const samples = record.num_samples ? `${plural(record.num_samples, "sample")}` : "";
+  const few = record[`${quantity.name}:is_sure`] === false ? ", too few to judge from" : "";
+  const samples = record.num_samples ? `${plural(record.num_samples, "sample")}${few}` : "";
   const rounds = record.num_rounds > 1 ? ` in ${record.num_rounds} rounds` : "";
   found.push(element("p", { class: "place", text: samples + rounds }));
   if (doubts.length) {

@@ -3,7 +3,7 @@
 import pandas as pd
 import pytest
 
-from reports import claims, frames
+from reports import claim_text, claims, frames
 from reports.claim import (
     CONFIRMED,
     FAILS,
@@ -159,16 +159,64 @@ def _uncertain(study, error):
     return study.linear("uni", **made) + study.linear("flip", 1.0, 1.09, **made)
 
 
-def test_a_latency_of_few_samples_counts_as_known_to_five_percent(judged):
+def test_nothing_is_judged_from_latencies_of_few_samples(judged):
     def study(samples):
         return lambda s: [
             r | {"samples_ms": r["samples_ms"][:samples]} for r in s.stacks(1.005, 101.0)
         ]
 
     assert judged("E11", study(8)).verdict == CONFIRMED
-    found = judged("E11", study(1))
+    found = judged("E11", study(2))
     assert found.findings[0].verdict == NOT_TESTED
-    assert found.caveats == ("24 of 24 cases have fewer than 6 samples: known to 5% at best",)
+    assert found.findings[0].reason == "the cases it needs have too few samples"
+    assert found.findings[1].verdict == CONFIRMED
+    assert found.caveats == (
+        "24 of 24 cases have fewer than 6 samples: nothing is judged from them",
+    )
+
+
+def test_a_wild_latency_of_two_samples_turns_no_verdict(judged):
+    """ENA 100 times as slow as it is, at one length."""
+
+    def study(samples):
+        return lambda s: (
+            s.curve(2.0)
+            + [
+                _wild(r, samples) if (r["canvas"], r["mode"]) == ("64x128", "fwd") else r
+                for r in s.both(1.0, 0.5)
+            ]
+        )
+
+    assert judged("E1", study(8)).verdict == MIXED
+    found = judged("E1", study(2))
+    assert found.verdict != MIXED
+    assert not any(f.failing for f in found.findings)
+    lines = claim_text.lines_of(found.findings[0])
+    assert any(
+        line.startswith("not judged for too few samples: ENA")
+        and "layer fwd, 2-D, at 8k to 16k" in line
+        for line in lines
+    )
+    assert "not judged for too few samples in 4 of " in claim_text.sentence(found)
+    assert any("fewer than 6 samples: nothing is judged" in text for text in found.caveats)
+
+
+def _wild(row, samples):
+    names = ("latency_ms", "latency_ms_lo", "latency_ms_hi")
+    return row | {n: 100 * row[n] for n in names} | {"samples_ms": row["samples_ms"][:samples]}
+
+
+def test_what_a_check_needs_is_not_there_if_it_has_too_few_samples(judged):
+    found = judged(
+        "E1",
+        lambda s: (
+            s.curve(2.0)
+            + s.both(1.0, 0.5, modes=("fwd",))
+            + s.both(1.0, 0.5, modes=("fwdbwd",), samples_ms=[1.0, 1.0])
+        ),
+    )
+    assert found.verdict == NOT_TESTED
+    assert any("(with samples enough)" in words for f in found.findings for words in f.missing)
 
 
 def test_plain_pytorch_on_a_gpu_is_a_caveat(judged):

@@ -138,7 +138,7 @@ def test_a_series_is_compared_with_the_fastest_linear_model_of_its_length(row):
     assert [(name, length) for _, _, name, length in found] == [
         (next(c["series"] for c in cases if c["contender"] == "transformer"), 4096)
     ]
-    assert list(found.values()) == [1.5]
+    assert list(found.values()) == [(1.5, True)]
 
 
 def test_an_operator_is_compared_with_the_delta_rule(row):
@@ -149,4 +149,6 @@ def test_an_operator_is_compared_with_the_delta_rule(row):
         row(**op, contender="scan", impl="triton", latency_ms=0.1),
     ]
     found = speedup.over_linear(frames.records(frames.tidy(pd.DataFrame(rows))))
-    assert {place[2]: ratio for place, ratio in found.items()} == {"Attention (sdpa_cudnn)": 0.25}
+    assert {place[2]: ratio for place, (ratio, _) in found.items()} == {
+        "Attention (sdpa_cudnn)": 0.25
+    }
