@@ -217,8 +217,12 @@ class _Sides:
     def _compared(self, known: CaseComparison, old: Cohort, new: Cohort, seed: int) -> _Draft:
         metric = self.limits.metric
         anchors = self._anchors(old) or (None, None)
-        baseline = replace(_side(old, anchors[0], metric), least_spread=self.usual_spreads[0])
-        candidate = replace(_side(new, anchors[1], metric), least_spread=self.usual_spreads[1])
+        baseline, candidate = (
+            replace(_side(case, anchor, metric, (seed, number)), least_spread=usual)
+            for number, (case, anchor, usual) in enumerate(
+                zip((old, new), anchors, self.usual_spreads, strict=True)
+            )
+        )
         baseline_ms, candidate_ms = baseline.centre_ms, candidate.centre_ms
         known = replace(
             known,
@@ -283,13 +287,26 @@ def _fastest_ms(case: Cohort) -> float:
     return min(float(row["latency_ms"]) for row in case.ok)
 
 
-def _side(case: Cohort, anchor: Cohort | None, metric: str) -> Side:
+def _side(case: Cohort, anchor: Cohort | None, metric: str, seed: tuple[int, int] = (0, 0)) -> Side:
+    """A case of one run; what it has in common with others of the run is drawn alike for all.
+
+    Args:
+        seed: Of the comparison, and which of the two runs it is.
+    """
     rounds = case.samples(metric)
+    others = rounds if anchor is None else anchor.samples(metric)
+    # one order in all cases, so that a number means the same round
+    keys = sorted((key for key in rounds if key in others), key=repr)
+    rounds_seed = (*seed, zlib.crc32(repr(keys).encode()))
+    own = [rounds[key] for key in keys]
     if anchor is None:
-        return Side(rounds=list(rounds.values()))
-    others = anchor.samples(metric)
-    common = [key for key in rounds if key in others]
-    return Side(rounds=[rounds[key] for key in common], anchors=[others[key] for key in common])
+        return Side(rounds=own, rounds_seed=rounds_seed)
+    return Side(
+        rounds=own,
+        anchors=[others[key] for key in keys],
+        rounds_seed=rounds_seed,
+        anchors_seed=(*rounds_seed, zlib.crc32(anchor.case_id.encode())),
+    )
 
 
 def _judged(
@@ -320,17 +337,29 @@ def _judged(
         if judged.verdict == AMBIGUOUS and min(case.num_rounds) < FEWEST_ROUNDS:
             reason = "so few rounds say nothing about the noise between rounds"
         cases.append(replace(case, q_value=q_value, verdict=judged.verdict, reason=reason))
-    return tuple(cases), _geomean([d.ratio for d in tested if d.ratio is not None], limits)
+    is_blind = any(min(draft.case.num_rounds) < FEWEST_ROUNDS for draft in tested)
+    ratios = [draft.ratio for draft in tested if draft.ratio is not None]
+    return tuple(cases), _geomean(ratios, limits, is_blind=is_blind)
 
 
-def _geomean(ratios: Sequence[Ratio], limits: Limits) -> Geomean | None:
-    """The mean over cases of the bootstrap's draws; rounds that all cases share are not seen."""
+def _geomean(ratios: Sequence[Ratio], limits: Limits, *, is_blind: bool) -> Geomean | None:
+    """The mean over cases of the bootstrap's draws.
+
+    Cases of one run have rounds and anchors in common, and a draw takes the same of them for all.
+
+    Args:
+        is_blind: Rounds are too few to know their noise. As a case has to lie beyond its noise
+            floor then, the interval reaches that much farther.
+    """
     if not ratios:
         return None
     draws: Floats = np.mean([found.log_draws for found in ratios], axis=0)
     middle = float(np.mean([np.log(found.ratio) for found in ratios]))
     tail = (1.0 - limits.confidence) / 2.0
     lo, hi = np.quantile(draws, [tail, 1.0 - tail])
+    if is_blind:
+        floor = float(np.mean(np.log1p([found.noise_floor for found in ratios])))
+        lo, hi = lo - floor, hi + floor
     return Geomean(
         ratio=float(np.exp(middle)),
         lo=float(np.exp(min(lo, middle))),

@@ -60,11 +60,15 @@ class Side:
         anchors: Of the same length: samples of the contender that each round is relative to.
         least_spread: Standard deviation between rounds that is taken for certain, because most
             cases of the run have it: a few rounds that happen to agree prove nothing.
+        rounds_seed, anchors_seed: Sides of one seed draw the same rounds, and the same resamples
+            of their anchors: so much of chance they have in common. None draws by itself.
     """
 
     rounds: Rounds
     anchors: Rounds | None = None
     least_spread: float = 0.0
+    rounds_seed: tuple[int, ...] | None = None
+    anchors_seed: tuple[int, ...] | None = None
 
     @cached_property
     def log_medians(self) -> Floats:
@@ -86,14 +90,14 @@ class Side:
         """Centres of `num_draws` bootstrap sets of rounds, each of as many rounds."""
         num_rounds = len(self.rounds)
         shape = (num_draws, num_rounds)
-        # a round and a resample of it at once
-        drawn = rng.integers(num_rounds * _POOL, size=shape)
-        logs = _pools(self.rounds).take(drawn)
+        in_common = _generator(self.rounds_seed, rng)
+        chosen = _POOL * in_common.integers(num_rounds, size=shape)
+        logs = _pools(self.rounds).take(chosen + rng.integers(_POOL, size=shape))
         if self.anchors is not None:
-            chosen = drawn - drawn % _POOL
-            logs -= _pools(self.anchors).take(chosen + rng.integers(_POOL, size=shape))
+            of_anchor = _generator(self.anchors_seed, rng)
+            logs -= _pools(self.anchors).take(chosen + of_anchor.integers(_POOL, size=shape))
         if num_rounds < FEWEST_ROUNDS:
-            logs += rng.normal(0.0, ASSUMED_SPREAD, logs.shape)
+            logs += in_common.normal(0.0, ASSUMED_SPREAD, shape)
             return trimmed_mean(logs)
         return self.centre + (trimmed_mean(logs) - self.centre) * self.rescale
 
@@ -162,6 +166,10 @@ def compare_sides(
         noise_floor=_noise_floor(baseline, candidate, num_draws, rng),
         log_draws=log_ratio + widening * (log_draws - log_ratio),
     )
+
+
+def _generator(seed: tuple[int, ...] | None, otherwise: np.random.Generator) -> np.random.Generator:
+    return otherwise if seed is None else np.random.default_rng(seed)
 
 
 def _noise_floor(

@@ -424,6 +424,71 @@ def test_speed_ups_over_an_anchor_are_compared_across_machines():
     assert found.exit_code == 3
 
 
+def shared_anchor(seed, *, rounds, slow_round=None):
+    """Seven cases of one shape, one of which the others are relative to; in one round of it the
+    machine was busy."""
+    others = [case_of(impl=f"way{number}") for number in range(6)]
+    anchor = case_of(contender="attention")
+    frame = rows_of([*others, anchor], rounds=rounds, run=f"run {seed}", between=0.03, seed=seed)
+    is_slow = (frame["case_id"] == anchor.case_id) & (frame["round"] == slow_round)
+    scaled = [
+        [3.0 * t for t in samples] if slow else samples
+        for samples, slow in zip(frame["samples_ms"], is_slow, strict=True)
+    ]
+    return frame.assign(samples_ms=scaled)
+
+
+def test_one_slow_round_of_a_shared_anchor_does_not_move_the_mean_of_all_cases():
+    for seed in range(8):
+        found = compare(
+            shared_anchor(2 * seed, rounds=2),
+            shared_anchor(2 * seed + 1, rounds=2, slow_round=1),
+            relative_to="attention",
+        )
+        assert set(verdicts(found).values()) == {"ambiguous", "same"}
+        assert found.geomean.num_cases == 6
+        assert found.geomean.ratio < 0.65
+        assert found.geomean.hi > 1.0
+
+
+@pytest.mark.parametrize("relative_to", [None, "attention"])
+@pytest.mark.parametrize("rounds", [3, 5, 10])
+def test_the_interval_of_the_mean_covers_1_where_cases_share_an_anchor(relative_to, rounds):
+    num_pairs, excluded = 40, 0
+    for seed in range(num_pairs):
+        before, after = (shared_anchor(2 * seed + n, rounds=rounds) for n in (0, 1))
+        mean = compare(before, after, Limits(num_draws=300), relative_to=relative_to).geomean
+        excluded += not mean.lo <= 1.0 <= mean.hi
+    assert excluded <= 5
+
+
+@pytest.mark.parametrize("busy", [1.0, 1.4])
+def test_the_mean_of_all_cases_knows_as_little_of_one_round_as_each_case_does(busy):
+    """A machine that was busy in one of two runs is no change of the code."""
+    before, after = (
+        rows_of(CASES, rounds=1, between=0.0, latency_ms=ms, seed=n)
+        for n, ms in enumerate((1.0, busy))
+    )
+    found = compare(before, after)
+    assert set(verdicts(found).values()) == {"ambiguous"}
+    assert found.geomean.lo < 1.0 < found.geomean.hi
+
+
+def test_rounds_that_all_cases_share_are_seen_by_their_mean():
+    def run(seed):
+        drift = np.exp(np.random.default_rng(seed).normal(0.0, 0.05, 5))
+        rounds = [
+            rows_of(CASES, rounds=1, run=f"run {seed}", latency_ms=ms, seed=50 * seed + n)
+            for n, ms in enumerate(drift)
+        ]
+        return pd.concat([frame.assign(round=n) for n, frame in enumerate(rounds)])
+
+    found = compare(run(1), run(2))
+    widths = [np.log(case.ratio_hi / case.ratio_lo) for case in found.cases]
+    mean = np.log(found.geomean.hi / found.geomean.lo)
+    assert mean == pytest.approx(np.median(widths), rel=0.2)
+
+
 def test_a_case_without_an_anchor_of_its_shape_is_not_comparable():
     before, after = (
         run[run["case_id"] != ANCHORS[1].case_id] for run in (with_anchor(1), with_anchor(2))

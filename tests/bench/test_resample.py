@@ -188,6 +188,22 @@ def test_an_anchor_is_resampled_by_itself():
     assert both == pytest.approx(np.sqrt(2.0) * alone, rel=0.05)
 
 
+@pytest.mark.parametrize("num_rounds", [2, 6])
+def test_sides_of_one_seed_draw_the_same_rounds_and_the_same_of_their_anchor(num_rounds):
+    rng = np.random.default_rng(23)
+    exact = [np.full(31, level) for level in np.exp(rng.normal(0.0, 0.1, num_rounds))]
+    loud = [np.exp(rng.normal(0.0, 0.3, 31)) for _ in range(num_rounds)]
+
+    def correlation(rounds, **seeds):
+        sides = (Side(rounds=rounds, anchors=loud, **seeds) for _ in range(2))
+        drawn = [side.draw(3000, rng) for side in sides]
+        return np.corrcoef(drawn)[0, 1]
+
+    assert abs(correlation(exact)) < 0.1
+    assert correlation(exact, rounds_seed=(1,), anchors_seed=(2,)) == pytest.approx(1.0)
+    assert correlation(loud, rounds_seed=(1,), anchors_seed=(2,)) < 0.97
+
+
 @pytest.mark.parametrize("rounds", [[], [[]], [[1.0, 0.0]], [[1.0, -2.0]], [[np.nan]], [[np.inf]]])
 def test_what_is_no_time_is_refused(rounds):
     with pytest.raises(ValueError, match=r"a side has no rounds|a round has no samples"):
