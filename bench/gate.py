@@ -11,7 +11,7 @@ import pandas as pd
 from bench import baseline as baselines
 from bench import runner, units
 from bench.case import Case
-from bench.cohort import cohorts
+from bench.cohort import cohorts, is_named
 from bench.comparison import CaseComparison, Comparison
 from bench.contenders import lookup
 from bench.decision import MOST_BATCHES, Question, decide
@@ -145,7 +145,8 @@ def check(
     Returns:
         The comparison, and every row that was measured.
 
-    A machine on which nothing of the baseline could be compared is found before measuring.
+    A machine on which nothing of the baseline could be compared is found before measuring, and so
+    is a baseline in which nothing has an anchor.
 
     Args:
         say: Told in a sentence what begins.
@@ -155,6 +156,8 @@ def check(
         StorageError, EnaBenchError: as `bench.runner.run`.
     """
     cases = baselines.cases(baseline)
+    if reason := without_anchor(baseline, question.relative_to):
+        return refused(baseline, question, reason), baseline.head(0)
     RunDirectory.prepare(plan.path)
     with executor_of(plan.request, plan.path / "log.txt") as executor:
         if reason := obstacle(baseline, cases, executor.machine(), question):
@@ -254,6 +257,21 @@ def measured(
         on_event=on_event,
     )
     return session.directory.rows()
+
+
+def without_anchor(baseline: pd.DataFrame, relative_to: str | None) -> str | None:
+    """Why no case of a baseline has what it is to be relative to; None if any has."""
+    if relative_to is None:
+        return None
+    found = [cohort for cohort in cohorts(baseline).values() if cohort.ok]
+    anchors = [cohort for cohort in found if is_named(cohort, relative_to)]
+    if not anchors:
+        return f"the baseline has no {relative_to}, which cases are to be relative to"
+    shapes = {anchor.shape for anchor in anchors}
+    others = [cohort for cohort in found if not is_named(cohort, relative_to)]
+    if others and not any(cohort.shape in shapes for cohort in others):
+        return f"the baseline has no {relative_to} of the shape of any other case"
+    return None
 
 
 def obstacle(

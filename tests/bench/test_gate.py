@@ -191,6 +191,24 @@ def test_speed_ups_are_checked_on_another_machine(check):
     assert len(after) == 3 * 2 * len(CASES)
 
 
+@pytest.mark.parametrize(
+    ("relative_to", "reason"),
+    [
+        ("attention/math", "the baseline has no attention/math, which cases are to be relative to"),
+        ("attention", "the baseline has no attention of the shape of any other case"),
+    ],
+)
+def test_a_check_of_a_baseline_without_the_anchor_measures_nothing(check, relative_to, reason):
+    cases = [*CASES, case_of(13, contender="attention")]
+    found, after, executor, said, _ = check(
+        lambda case, round: 1.0, cases=cases, relative_to=relative_to
+    )
+    assert executor.asked == said == []
+    assert len(after) == 0
+    assert {case.reason for case in found.cases} == {reason}
+    assert found.exit_code == 4
+
+
 def test_a_contender_that_is_gone_is_broken(check, monkeypatch):
     def lookup(case):
         if case.case_id == SECOND:
