@@ -162,16 +162,32 @@ def lookup(case: Case) -> Contender:
     known = registry()
     contender = known.get((case.level, case.contender, case.impl))
     if contender is None:
-        impls = sorted(i for lv, n, i in known if (lv, n) == (case.level, case.contender))
-        raise _may_be_unavailable(
-            UsageError(
-                f"{case.contender} has no impl {case.impl!r} at level {case.level}",
-                expected=f"one of {', '.join(impls) or 'none'}",
-                try_="ena-bench list contenders",
-            ),
-            case.contender,
-        )
+        raise _may_be_unavailable(_not_registered(case, known), case.contender)
     return contender
+
+
+def _not_registered(case: Case, known: Iterable[tuple[str, str, str]]) -> UsageError:
+    """What a case lacks: its impl, its contender at that level, or its contender altogether."""
+    try_ = "ena-bench list contenders"
+    places = [(level, impl) for level, name, impl in known if name == case.contender]
+    impls = sorted(impl for level, impl in places if level == case.level)
+    if impls:
+        return UsageError(
+            f"{case.contender} has no impl {case.impl!r} at level {case.level}",
+            expected=f"one of {', '.join(impls)}",
+            try_=try_,
+        )
+    if places:
+        return UsageError(
+            f"{case.contender} is no contender at level {case.level}",
+            expected=f"level {' or '.join(sorted({level for level, _ in places}))}",
+            try_=try_,
+        )
+    return UsageError(
+        f"contender {case.contender} of {case.case_path} is missing here",
+        expected="the package that publishes it to be installed",
+        try_=f"install that package; {try_} says what there is",
+    )
 
 
 def check_registered(what: str, name: str, known: Iterable[str]) -> None:

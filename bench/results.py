@@ -203,10 +203,12 @@ class RunDirectory:
         try:
             with path.open("rb") as file:
                 document = tomllib.load(file)
-        except (OSError, ValueError) as err:
+        except (FileNotFoundError, NotADirectoryError) as err:
             raise _no_run(self.path, f"run.toml cannot be read: {err}") from err
+        except (OSError, ValueError) as err:
+            raise _damaged(path, f"cannot be read: {err}") from err
         if missing := {"run_id", "cases", "schema_version"} - document.keys():
-            raise _no_run(self.path, f"run.toml has no {', '.join(sorted(missing))}")
+            raise _damaged(path, f"has no {', '.join(sorted(missing))}")
         return document
 
 
@@ -349,6 +351,14 @@ def _occupied(path: Path) -> StorageError:
         f"{path} is not empty",
         expected="a new or empty directory for a new run",
         try_=f"ena-bench run --resume {path}, or -o with another path",
+    )
+
+
+def _damaged(path: Path, why: str) -> StorageError:
+    return StorageError(
+        f"{path} is damaged: it {why}",
+        expected="the file as ena-bench run wrote it",
+        try_=f"restore it from a copy; the rows alone are still in {path.parent / 'results'}",
     )
 
 

@@ -195,7 +195,7 @@ def _sample_warnings(timing: Timing, precision: float) -> Iterator[str]:
         )
     elif timing.stop_reason == "budget" and half_width > precision:
         yield (
-            f"not converged: the median is known to {units.percent(half_width)} after "
+            f"not converged: the median is known to {units.known_to(half_width)} after "
             f"{units.plural(len(samples), 'sample')}; raise --budget-s"
         )
     spread = (stats.quantile(samples, 0.95) - stats.quantile(samples, 0.05)) / middle

@@ -72,6 +72,13 @@ def percent(fraction: float | None, decimals: int = 1) -> str:
     return f"{100 * fraction:.{decimals}f}%"
 
 
+def known_to(fraction: float | None) -> str:
+    """`0.8%` for an interval that reaches so far, `a factor of 21.3` for one beyond 100%."""
+    if fraction is None or is_missing(fraction) or fraction <= 1.0:
+        return percent(fraction)
+    return f"a factor of {significant(1.0 + fraction)}"
+
+
 def percent_label(fraction: float | None) -> str:
     """`70%`, `99.5%`: a percentage that people chose, without digits they did not write."""
     if fraction is None or is_missing(fraction):

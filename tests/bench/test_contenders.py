@@ -79,7 +79,7 @@ def test_a_broken_publication_is_named_and_stops_no_other(published, source, rea
     assert broken.text == f"entry point mean of third-party 1.0 is unavailable: {reason}"
     assert (broken.key, broken.cure) == (None, "mend or uninstall third-party")
     assert lookup(CASE.with_(contender="attention")).impl == "eager"
-    with pytest.raises(UsageError, match="mean has no impl 'eager' at level op; entry point mean"):
+    with pytest.raises(UsageError, match=r"mean of .* is missing here; entry point mean"):
         lookup(CASE)
 
 
@@ -98,6 +98,19 @@ def test_an_unknown_impl_lists_the_known_ones():
     with pytest.raises(UsageError, match="no impl 'fast'") as caught:
         lookup(CASE.with_(contender="delta_rule", impl="fast"))
     assert "eager" in caught.value.expected
+
+
+def test_a_contender_whose_package_was_uninstalled_is_called_missing():
+    with pytest.raises(UsageError, match=r"^contender mean of op/.* is missing here") as caught:
+        lookup(CASE)
+    assert caught.value.expected == "the package that publishes it to be installed"
+    assert "install that package" in caught.value.try_
+
+
+def test_a_contender_of_other_levels_only_lists_them():
+    with pytest.raises(UsageError, match="ena is no contender at level op") as caught:
+        lookup(CASE.with_(contender="ena"))
+    assert caught.value.expected == "level layer or model"
 
 
 @pytest.mark.parametrize(

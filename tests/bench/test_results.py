@@ -212,14 +212,17 @@ def test_a_run_of_another_schema_version_is_refused_whole(full_run):
             use(full_run.path)
 
 
-@pytest.mark.parametrize(
-    "text", ["", "run_id = ", "run_id = 'x'\nschema_version = 1\n", None, b"\xff"]
-)
-def test_what_is_no_run_directory_is_refused(run, text):
+@pytest.mark.parametrize("text", ["", "run_id = ", "run_id = 'x'\nschema_version = 1\n", b"\xff"])
+def test_a_damaged_run_toml_is_called_so(run, text):
+    data = text if isinstance(text, bytes) else text.encode()
+    (run.path / "run.toml").write_bytes(data)
+    for use in (load, RunDirectory.open):
+        with pytest.raises(StorageError, match=r"run\.toml is damaged: it (has no|cannot be)"):
+            use(run.path)
+
+
+def test_what_is_no_run_directory_is_refused(run):
     (run.path / "run.toml").unlink()
-    if text is not None:
-        data = text if isinstance(text, bytes) else text.encode()
-        (run.path / "run.toml").write_bytes(data)
     with pytest.raises(StorageError, match=r"is no run directory: run\.toml"):
         RunDirectory.open(run.path)
 

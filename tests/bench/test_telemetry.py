@@ -218,6 +218,13 @@ def test_a_budget_spent_without_the_precision_says_what_was_reached():
     assert timing_warnings(QUIET, replace(timing, stop_reason="converged")) == []
 
 
+def test_a_median_known_to_more_than_itself_is_known_to_a_factor():
+    wild = (*[1.0] * 5, *[21.4] * 5, 1.0)
+    timing = replace(STEADY, samples_ms=wild, stop_reason="budget")
+    warnings = timing_warnings(QUIET, timing)
+    assert any("the median is known to a factor of 21.4 after 11" in text for text in warnings)
+
+
 def test_noise_is_the_span_from_5_to_95_percent():
     # the ends at 0.9 and 1.1 are quantiles 5% and 95% of 21 values
     wide = (0.5, 0.9, *(1.0 + 0.0001 * i for i in range(-8, 9)), 1.1, 1.5)

@@ -104,6 +104,13 @@ def test_percentages_measured_and_chosen():
     assert units.percent_label(0.995) == "99.5%"
 
 
+def test_what_is_known_worse_than_to_100_percent_is_known_to_a_factor():
+    assert units.known_to(0.013) == "1.3%"
+    assert units.known_to(1.0) == "100.0%"
+    assert units.known_to(20.334) == "a factor of 21.3"
+    assert units.known_to(None) == "n/a"
+
+
 @pytest.mark.parametrize(
     ("value", "text"),
     [
