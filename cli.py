@@ -354,7 +354,11 @@ def ab(ref_a: str, ref_b: str | None, **options: Any) -> None:
 @click.option("--rounds", type=int, help="Of the baseline.  [default: 10 on a GPU, 20 on a CPU]")
 @click.option("--noise", help="cpu, h200, cpu-bimodal, or a run directory.  [default: cpu]")
 @click.option("--device", default="auto", help="For --real: auto, cpu, cuda or cuda:N.")
-@click.option("--budget", default=900.0, help="For --real: seconds after which no round begins.")
+@click.option(
+    "--budget",
+    type=float,
+    help="Seconds after which no gate begins, with --real no round.  [default: 900 with --real]",
+)
 @click.option("--seed", default=0, help="Seed of the simulation and of the order of visits.")
 @json_option
 def selftest(**options: Any) -> None:

@@ -78,8 +78,8 @@ def reports(
         say: Told in a sentence what begins.
 
     Raises:
-        UsageError: no case can run here, or the budget is too short for one cycle.
-        EnaBenchError: a case failed.
+        UsageError: no case can run here.
+        EnaBenchError: a case failed, or the budget is too short for one cycle.
     """
     if not cases:
         raise UsageError(
@@ -108,9 +108,9 @@ def reports(
             )
     except _OutOfTimeError:
         if not num_cycles:
-            raise UsageError(
-                f"{budget_s:g} s did not last for one cycle: {measuring.num_rounds} rounds were "
-                "measured",
+            measured = units.plural(measuring.num_rounds, "round")
+            raise EnaBenchError(
+                f"{budget_s:g} s do not last for one cycle: so says the pace of {measured}",
                 expected=f"about {measuring.wanted_s:.0f} s or more",
                 try_=f"--budget {1.5 * measuring.wanted_s:.0f}, or fewer --cases or --rounds",
             ) from None
@@ -184,7 +184,17 @@ class _Measuring:
                 found[case_id, slowdown].append(row)
             self.num_rounds += 1
             self._note_ratios(found)
+            if self._is_hopeless():
+                raise _OutOfTimeError
         return found
+
+    def _is_hopeless(self) -> bool:
+        """Whether no cycle gets done within the budget, even at twice the pace of its first round,
+        which may load and compile what others do not."""
+        rounds = self._trial.num_rounds + first_rounds(self._trial.num_rounds)
+        if self.num_rounds != 1 or rounds == 1:
+            return False
+        return (self._now() - self.started_s) * rounds / 2 > self._budget_s
 
     def injected(self, slowdown: float) -> float | None:
         """The median slow-down, by visits with and without it in the same worker."""

@@ -7,10 +7,11 @@ samples, the gate should name it.
 """
 
 import json
+import math
 import pickle
 import sys
 import time
-from collections.abc import Callable, Generator, Sequence
+from collections.abc import Callable, Generator, Iterable, Iterator, Sequence
 from contextlib import closing
 from queue import SimpleQueue
 from threading import Thread
@@ -21,6 +22,7 @@ import pandas as pd
 
 from bench import processes
 from bench.decision import Question, decide
+from bench.errors import EnaBenchError
 from bench.gate import first_rounds
 from bench.noise import NoiseModel, Visit
 from bench.selftest_report import Outcome, Rate, Report, Trial
@@ -46,39 +48,58 @@ def simulate(
     trial: Trial,
     limits: Limits | None = None,
     *,
+    budget_s: float = math.inf,
     on_gate: Callable[[int, int], None] | None = None,
 ) -> Report:
     """Run gates on runs drawn from a noise model, many of them by several processes.
 
-    Equal seeds give equal rates, however many processes there are.
+    Equal seeds give equal rates, however many processes there are, if the budget lasts.
 
     Args:
+        budget_s: No gate is begun after this long; slow-downs take turns.
         on_gate: Told after each gate how many of how many are done.
+
+    Raises:
+        EnaBenchError: the budget does not last for a gate of each slow-down.
     """
     started_s = time.monotonic()
     limits = limits or Limits()
     steps = (0.0, *trial.slowdowns)
-    jobs = [(step, gate) for step in range(len(steps)) for gate in range(trial.num_gates)]
-    num_found, num_false = [0] * len(steps), [0] * len(steps)
-    with closing(_results(_Simulated(model, trial, limits), jobs)) as results:
+    jobs = [(step, gate) for gate in range(trial.num_gates) for step in range(len(steps))]
+    num_gates, num_found, num_false = ([0] * len(steps) for _ in range(3))
+    simulated = _Simulated(model, trial, limits, time.time() + budget_s)
+    with closing(_results(simulated, jobs)) as results:
         for num_done, ((step, _), is_found, is_false) in enumerate(results, 1):
+            num_gates[step] += 1
             num_found[step] += is_found
             num_false[step] += is_false
             if on_gate is not None:
                 on_gate(num_done, len(jobs))
+    if not all(num_gates):
+        raise EnaBenchError(
+            f"{budget_s:g} s did not last for a gate of each slow-down: {sum(num_gates)} of "
+            f"{len(jobs)} gates were done",
+            expected=f"time for {len(steps)} gates or more",
+            try_="a larger --budget, or fewer --cases or --rounds",
+        )
     outcomes = [
         Outcome(
             slowdown=slowdown,
-            detected=Rate(num_hits=found, num_gates=trial.num_gates) if slowdown else None,
-            false_alarms=Rate(num_hits=false, num_gates=trial.num_gates),
+            detected=Rate(num_hits=found, num_gates=gates) if slowdown else None,
+            false_alarms=Rate(num_hits=false, num_gates=gates),
         )
-        for slowdown, found, false in zip(steps, num_found, num_false, strict=True)
+        for slowdown, gates, found, false in zip(
+            steps, num_gates, num_found, num_false, strict=True
+        )
     ]
+    how = f"{trial.num_gates} gates for each line, simulated"
+    if sum(num_gates) < len(jobs):
+        how = f"{sum(num_gates)} of {len(jobs)} gates, simulated: the budget is spent"
     return Report(
         noise=model.name,
         machine=f"recorded on {model.machine}, {model.recorded}",
         device=model.device,
-        how=f"{trial.num_gates} gates for each line, simulated",
+        how=how,
         trial=trial,
         candidate_rounds=first_rounds(trial.num_rounds),
         limits=limits,
@@ -90,22 +111,32 @@ def simulate(
 def simulate_share() -> None:
     """In a process of its own: the gates that come through the pipe, each told in a line."""
     simulated, jobs = pickle.load(sys.stdin.buffer)
-    for job in jobs:
-        print(json.dumps(simulated.gate(job)), flush=True)
+    for result in simulated.gates(jobs):
+        print(json.dumps(result), flush=True)
 
 
 class _Simulated(NamedTuple):
-    """What every gate of a simulation is drawn from."""
+    """What every gate of a simulation is drawn from, and when none is begun any more."""
 
     model: NoiseModel
     trial: Trial
     limits: Limits
+    ends_at: float
+
+    def gates(self, jobs: Iterable[Job]) -> Iterator[Result]:
+        """The results of gates one after the other, as long as there is time."""
+        for job in jobs:
+            # the clock on the wall, for processes share no other one
+            if time.time() >= self.ends_at:
+                break
+            yield self.gate(job)
 
     def gate(self, job: Job) -> Result:
         """Whether a gate named the slow case, and whether it named another one."""
         step, number = job
         slowdown = (0.0, *self.trial.slowdowns)[step]
-        slow, alarms = _gate(*self, slowdown, seed=[self.trial.seed, step, number])
+        seed = [self.trial.seed, step, number]
+        slow, alarms = _gate(self.model, self.trial, self.limits, slowdown, seed=seed)
         return job, slow in alarms, bool(alarms - {slow})
 
 
@@ -130,7 +161,7 @@ def _results(simulated: _Simulated, jobs: Sequence[Job]) -> Generator[Result, No
                 del left[result[0]]
                 yield result
         # what a process does not do is done here: its fault, if it has one, is an error then
-        yield from map(simulated.gate, left)
+        yield from simulated.gates(left)
     finally:
         for helper in helpers:
             helper.kill()

@@ -1,6 +1,7 @@
 """A self-test as a user sees it: simulated at once, or measured cycle by cycle."""
 
 import json
+import math
 import tempfile
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
@@ -25,6 +26,8 @@ SIMULATED_CASES = 30
 PRESET = "ci"
 WARMUP_S = 0.05
 BUDGET_S = 0.1
+REAL_BUDGET_S = 900.0
+"""Of a self-test that measures, unless the user says."""
 
 
 def show(options: Mapping[str, Any]) -> None:
@@ -35,12 +38,18 @@ def show(options: Mapping[str, Any]) -> None:
         EnaBenchError: a case cannot be measured.
         click.exceptions.Exit: it was interrupted; what is complete is printed.
     """
-    say = _say_of(options)
+    say, budget_s = _say_of(options), options["budget"]
+    if budget_s is not None and not budget_s > 0:
+        raise UsageError(
+            f"budget {budget_s:g} is not positive",
+            expected="seconds after which no gate is begun, with --real no round",
+            try_="--budget 600",
+        )
     if not options["real"]:
         model = recorded_or_fitted(options["noise"] or "cpu")
         trial = _trial(options, model.device, options["cases"] or SIMULATED_CASES)
         told = _progress_of(options)
-        _print(simulate(model, trial, on_gate=told), options)
+        _print(simulate(model, trial, budget_s=budget_s or math.inf, on_gate=told), options)
         return
     _refuse_simulation(options)
     found: Report | None = None
@@ -49,7 +58,7 @@ def show(options: Mapping[str, Any]) -> None:
             chosen = cases[: options["cases"]]
             trial = _trial(options, _device_of(cases), max(len(chosen), 1))
             for report in real_selftest.reports(
-                chosen, executor, trial, Limits(), budget_s=options["budget"], say=say
+                chosen, executor, trial, Limits(), budget_s=budget_s or REAL_BUDGET_S, say=say
             ):
                 found = report
     except KeyboardInterrupt:
@@ -100,12 +109,6 @@ def _refuse_simulation(options: Mapping[str, Any]) -> None:
             f"--noise {options['noise']} is given with --real",
             expected="noise to simulate with, or the machine's own",
             try_="ena-bench selftest --real",
-        )
-    if not options["budget"] > 0:
-        raise UsageError(
-            f"budget {options['budget']:g} is not positive",
-            expected="seconds after which no round is begun",
-            try_="--budget 600",
         )
 
 

@@ -146,10 +146,24 @@ def test_cycles_follow_each_other_until_the_budget_is_spent():
     assert f"{gates} cycles" in last.text()
 
 
+def by_rounds(executor, round_s):
+    """A clock that each round takes as long of."""
+    return lambda: round_s * (len(executor.workers) - 1)
+
+
 def test_a_budget_too_short_for_one_cycle_says_what_one_takes():
-    with pytest.raises(UsageError, match="did not last for one cycle") as caught:
-        list(reports(Executor(honest), budget_s=8.0))
+    executor = Executor(honest)
+    with pytest.raises(EnaBenchError, match="so says the pace of 7 rounds") as caught:
+        list(reports(executor, budget_s=7.0, now=by_rounds(executor, 1.0)))
     assert "--budget" in caught.value.try_
+    assert caught.value.exit_code == 1
+
+
+def test_a_budget_that_no_cycle_can_keep_is_told_after_one_round():
+    executor = Executor(honest)
+    with pytest.raises(EnaBenchError, match="20 s do not last for one cycle: so says the pace of"):
+        list(reports(executor, budget_s=20.0, now=by_rounds(executor, 4.0)))
+    assert len(executor.workers) == 1 + 1
 
 
 def test_a_case_that_fails_ends_the_self_test():

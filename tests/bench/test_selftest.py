@@ -1,13 +1,18 @@
 """The comparator under recorded noise: it finds what is slow and leaves the rest alone."""
 
+import math
+import pickle
 from dataclasses import replace
+from io import BytesIO
+from itertools import count
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
 
 from bench import processes, selftest
 from bench.compare import compare
-from bench.errors import UsageError
+from bench.errors import EnaBenchError, UsageError
 from bench.gate import first_rounds
 from bench.recorded_noise import recorded
 from bench.selftest import _frame, simulate
@@ -96,6 +101,38 @@ def test_no_process_stays_behind_an_interruption(monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         simulate(recorded("cpu"), replace(MANY, num_gates=2000), LIMITS, on_gate=interrupt)
     assert [process.poll() is not None for process in begun] == [True, True]
+
+
+def ticking(monkeypatch):
+    """A clock that is a second later whenever a gate asks."""
+    clock = count()
+    monkeypatch.setattr(selftest.time, "time", lambda: float(next(clock)))
+
+
+def test_no_gate_begins_after_the_budget_and_slow_downs_take_turns(monkeypatch):
+    ticking(monkeypatch)
+    monkeypatch.setattr(processes, "num_processors", lambda: 1)
+    found = simulate(QUIET, replace(MANY, num_gates=300), LIMITS, budget_s=8.5)
+    assert [o.false_alarms.num_gates for o in found.outcomes] == [3, 3, 2]
+    assert [o.detected.num_gates for o in found.outcomes[1:]] == [3, 2]
+    assert "8 of 900 gates, simulated: the budget is spent" in found.text()
+    assert [target.is_met for target in found.targets] == [None, None]
+
+
+@pytest.mark.parametrize(("ends_at", "num_told"), [(0.0, 0), (math.inf, 2)])
+def test_a_process_begins_no_gate_after_the_budget_either(monkeypatch, capsys, ends_at, num_told):
+    simulated = selftest._Simulated(QUIET, replace(MANY, num_gates=2), LIMITS, ends_at)
+    share = pickle.dumps((simulated, [(0, 0), (1, 0)]))
+    monkeypatch.setattr(selftest.sys, "stdin", SimpleNamespace(buffer=BytesIO(share)))
+    selftest.simulate_share()
+    assert len(capsys.readouterr().out.splitlines()) == num_told
+
+
+def test_a_budget_too_short_for_a_gate_of_each_is_a_failure(monkeypatch):
+    ticking(monkeypatch)
+    with pytest.raises(EnaBenchError, match=r"1\.5 s did not last for .*: 1 of 9 gates") as caught:
+        simulate(QUIET, replace(MANY, num_gates=3), LIMITS, budget_s=1.5)
+    assert caught.value.exit_code == 1
 
 
 def test_intervals_are_those_of_clopper_and_pearson():

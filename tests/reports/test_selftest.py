@@ -1,6 +1,7 @@
 """A self-test as a user sees it: its options, its table, and what Ctrl-C leaves."""
 
 import json
+import math
 from contextlib import contextmanager
 
 import click
@@ -131,6 +132,28 @@ def test_options_that_do_not_go_with_real_gates_are_refused(cycles, changes, wro
     with pytest.raises(UsageError, match=wrong):
         selftest.show(OPTIONS | {"real": True} | changes)
     assert asked == []
+
+
+def test_a_simulation_obeys_its_budget_and_says_how_many_gates_were_done(capsys, monkeypatch):
+    asked = []
+    simulate = selftest.simulate
+
+    def simulated(*arguments, budget_s, **options):
+        asked.append(budget_s)
+        return simulate(*arguments, budget_s=budget_s, **options)
+
+    monkeypatch.setattr(selftest, "simulate", simulated)
+    selftest.show(OPTIONS | {"budget": 77.0})
+    selftest.show(OPTIONS | {"budget": None, "gates": 1})
+    assert asked == [77.0, math.inf]
+    with pytest.raises(UsageError, match="budget 0 is not positive"):
+        selftest.show(OPTIONS | {"budget": 0.0})
+
+
+def test_real_gates_have_15_minutes_unless_the_user_says(cycles):
+    asked = cycles(1)
+    selftest.show(OPTIONS | {"real": True, "budget": None})
+    assert asked[0][2] == 900.0
 
 
 @pytest.mark.slow
