@@ -93,7 +93,7 @@ def report(runs: tuple[Path, ...], out: Path | None) -> None:
     problems += unfinished(runs)
     folder = out or default_folder(runs)
     title = ", ".join(path.name for path in runs)
-    written = write_report(rows, folder, title=title, problems=problems)
+    written = write_report(rows, folder, title=title, problems=problems, runs=runs)
     for problem in problems:
         click.echo(f"WARNING  {problem}", err=True)
     click.echo(f"report   {written.html}")

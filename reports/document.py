@@ -110,9 +110,15 @@ class Document:
         return [*self.overviews, *(section.part for section in self.sections)]
 
 
-def compose(rows: pd.DataFrame, *, title: str, problems: list[str]) -> Document:
+def compose(
+    rows: pd.DataFrame,
+    *,
+    title: str,
+    problems: list[str],
+    run_names: Mapping[str, str] | None = None,
+) -> Document:
     """The document of a frame of rows; figures are not drawn yet."""
-    tidy = frames.tidy(rows)
+    tidy = frames.tidy(rows, run_names)
     cases = frames.records(tidy)
     styles = _styles(tidy)
     judgements = [claims.judge(claim, cases) for claim in (*CLAIMS, *UNTESTED)]

@@ -29,6 +29,7 @@ TIDY_COLUMNS = (
     "is_sure",
     "spread_fraction",
     "setting",
+    "run_name",
     "run_label",
     "series",
     "is_squarest",
@@ -76,11 +77,12 @@ _PLAIN = frozenset({str, int, bool, type(None)})
 _NEVER_SHOWN_AS_OK = ("incorrect", "fallback")
 
 
-def tidy(rows: pd.DataFrame) -> pd.DataFrame:
+def tidy(rows: pd.DataFrame, run_names: Mapping[str, str] | None = None) -> pd.DataFrame:
     """One line per case with rounds pooled, series named and speed-ups attached.
 
     Args:
         rows: Columns of `bench.row.Row`; missing columns are unknown, others are ignored.
+        run_names: Of `run_names.names_of`, where they are known.
 
     Returns:
         `TIDY_COLUMNS`, sorted by level, mode, setting, dimensionality, series and length. No case
@@ -89,6 +91,7 @@ def tidy(rows: pd.DataFrame) -> pd.DataFrame:
     cases = combine_rounds(records(rows))
     for case in cases:
         case["setting"] = setting_text(case)
+        case["run_name"] = (run_names or {}).get(case["run_id"])
     run_labels.attach(cases)
     series.name_all(cases)
     _mark_squarest(cases)

@@ -11,6 +11,7 @@ import pandas as pd
 from bench.errors import StorageError
 from reports import document, drawing, frames, html, markdown
 from reports.figures import FIGURES, FORMATS, FigureKind
+from reports.run_names import names_of
 
 Found = tuple[FigureKind, document.Part, Callable[[], str]]
 """A figure that is worth drawing, of what, and how to put it in words."""
@@ -54,6 +55,7 @@ def write_report(
     *,
     title: str,
     problems: list[str] | None = None,
+    runs: Sequence[Path] = (),
     max_figures: int = MAX_FIGURES,
 ) -> Paths:
     """Write `report.html`, `report.md` and `figures/` into a directory.
@@ -61,12 +63,15 @@ def write_report(
     Args:
         frame: Columns of `bench.row.Row`, of one or several runs; may be empty.
         problems: What was wrong with files or rows, to be said in the report.
+        runs: The directories and files that the rows come from: several runs bear their names.
         max_figures: Figures after these are left out, which the report says.
 
     Raises:
         StorageError: the directory cannot be written.
     """
-    content = document.compose(frame, title=title, problems=list(problems or ()))
+    content = document.compose(
+        frame, title=title, problems=list(problems or ()), run_names=names_of(runs)
+    )
     try:
         return _write(content, Path(out_dir), max_figures)
     except OSError as err:

@@ -1,11 +1,13 @@
-"""What tells several runs apart when they share one figure: the GPU, the commit, a version.
+"""What tells several runs apart when they share one figure: a name, the GPU, the commit, a version.
 
-A label names the first facts, in the order of `_FACTS`, that it takes to tell all runs apart. What
-else differs between them is for `differences` to say: a reader must know that two GPUs were also
+Runs whose directories or files somebody named, and no two alike, have those names. Any others have
+the first facts, in the order of `_facts`, that it takes to tell all of them apart. What else
+differs between them is for `differences` to say: a reader must know that two GPUs were also
 measured with two versions of torch.
 """
 
 import json
+import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
@@ -19,6 +21,10 @@ DIRTY = " + changes"
 KEY = ("run_id", "device", "device_id", "device_name")
 """What was measured by one process on one device; a run on two GPUs has two labels."""
 _VENDORS = ("NVIDIA ", "AMD ", "Intel(R) ", "Intel ")
+_NAME = re.compile(r"(?P<name>.+)-[0-9a-f]{6}")
+"""A run as `bench.session.new_run_id` calls it: its directory, and digits that are its own."""
+_TIME = re.compile(r"\d{4}-\d\d-\d\dT\d\d-\d\d-\d\dZ")
+"""A directory that nobody named."""
 _NAMED = ("torch", "triton", "cuda", "driver", "python", "ena_bench")
 
 
@@ -128,12 +134,28 @@ def _told_apart(groups: Mapping[Key, list[Record]]) -> dict[Key, str]:
     """The shortest run of facts that makes all labels different."""
     firsts = [group[0] | {"started_at": started(group)} for group in groups.values()]
     parts: list[list[str]] = [[] for _ in firsts]
-    for name, text in (*_facts(firsts), *_TIMES):
+    for name, text in (*_names(firsts), *_facts(firsts), *_TIMES):
         known = len({tuple(p) for p in parts})
         values = [_said(name, text(first)) for first in firsts]
         if len({(*p, v) for p, v in zip(parts, values, strict=True)}) > known:
             parts = [[*p, v] for p, v in zip(parts, values, strict=True)]
     return dict(zip(groups, (", ".join(p) for p in parts), strict=True))
+
+
+def _names(firsts: Sequence[Record]) -> list[Fact]:
+    """What runs are called, if somebody called one of them anything and no two of them alike."""
+    found = {str(first["run_id"]): _name(first) for first in firsts}
+    are_chosen = any(not _TIME.fullmatch(name) for name in found.values())
+    are_told = all(found.values()) and len(set(found.values())) == len(found) > 1
+    return [("", _name)] if are_chosen and are_told else []
+
+
+def _name(case: Mapping[str, Any]) -> str:
+    """Of its directory or file now, else when it was measured; empty where that is unknown."""
+    if case.get("run_name"):
+        return str(case["run_name"])
+    match = _NAME.fullmatch(str(case["run_id"]))
+    return match["name"] if match else ""
 
 
 def _facts(firsts: Sequence[Record]) -> list[Fact]:

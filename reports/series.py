@@ -1,5 +1,6 @@
 """Names of series: what one line in a figure and one row in a table is called, and their order."""
 
+import re
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -38,10 +39,7 @@ _TIE_BREAKERS: tuple[tuple[str, Callable[[Any], str]], ...] = (
 
 
 def label(case: Mapping[str, Any]) -> str:
-    """`ENA 70% (flex+fla)`, `Linear cross, official (fla)`: everything that is not a default.
-
-    Of several runs each name ends in what tells its run apart: `Transformer (sdpa_cudnn), H200`.
-    """
+    """`ENA 70% (flex+fla)`, `Linear cross, official (fla)`: everything that is not a default."""
     contender = str(case["contender"])
     words = [NAMES.get(contender, contender), _sparsity(case), _scan(case, contender)]
     head = " ".join(w for w in words if w)
@@ -51,24 +49,31 @@ def label(case: Mapping[str, Any]) -> str:
         case["interleave"] if case["interleave"] not in (None, "linear-first") else "",
         f"permuting {case['permute']}" if case["permute"] not in (None, "io") else "",
     ]
-    name = f"{', '.join([head, *filter(None, extras)])} ({case['impl']})"
-    return f"{name}, {case['run_label']}" if case.get("run_label") else name
+    return f"{', '.join([head, *filter(None, extras)])} ({case['impl']})"
 
 
 def without_run(case: Mapping[str, Any]) -> Any:
     """The name that a series has in every run."""
     name, run = case["series"], case.get("run_label")
-    return name.replace(f", {run}", "", 1) if name and run else name
+    return re.sub(rf"\), {re.escape(run)}(?=,|$)", ")", name, count=1) if name and run else name
 
 
 def name_all(cases: list[Record]) -> None:
     """Set `series` on every case so that no two cases of one canvas in one figure share it.
 
-    Cases with the same label that differ in tile, window, run and the like get those named.
+    What several runs have ends in what tells them apart: `Transformer (sdpa_cudnn), H200`; on
+    several machines everything does. Cases with the same label that differ in tile, window, run
+    and the like get those named.
     """
+    runs: dict[str, set[Any]] = {}
+    for case in cases:
+        runs.setdefault(label(case), set()).add(case.get("run_label"))
+    is_one_machine = len({(c.get("device_id"), c.get("device_name")) for c in cases}) == 1
     groups: dict[tuple[Any, ...], list[Record]] = {}
     for case in cases:
-        case["series"] = label(case)
+        name, run = label(case), case.get("run_label")
+        is_shared = len(runs[name]) > 1 or not is_one_machine
+        case["series"] = f"{name}, {run}" if run and is_shared else name
         key = (case["level"], case["mode"], case["setting"], case["series"])
         groups.setdefault(key, []).append(case)
     for group in groups.values():

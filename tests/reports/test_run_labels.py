@@ -2,9 +2,10 @@
 
 import json
 
+import pandas as pd
 import pytest
 
-from reports import run_labels
+from reports import frames, run_labels
 
 LATER = "2026-02-01T08-00-00Z"
 
@@ -66,6 +67,45 @@ def test_runs_that_measured_different_things_have_no_label(row):
 )
 def test_a_label_is_what_differs(row, first, second, expected):
     assert _labelled([row(**first), row(run_id=LATER, **second)]) == expected
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "expected"),
+    [
+        ("base-0a1b2c", "D-3d4e5f", ["base", "D"]),
+        ("2026-01-31T10-22-07Z-0a1b2c", "D-3d4e5f", ["2026-01-31T10-22-07Z", "D"]),
+        # alike, or named by nobody: as if there were no names
+        ("run-0a1b2c", "run-3d4e5f", ["torch 2.11.0", "torch 2.12.0"]),
+        (
+            "2026-01-31T10-22-07Z-0a1b2c",
+            "2026-01-31T10-25-00Z-3d4e5f",
+            ["torch 2.11.0", "torch 2.12.0"],
+        ),
+        ("base-0a1b2c", "unknown", ["torch 2.11.0", "torch 2.12.0"]),
+    ],
+)
+def test_runs_in_directories_that_somebody_named_differently_have_those_names(
+    row, first, second, expected
+):
+    cases = [row(run_id=first), row(run_id=second, torch="2.12.0")]
+    assert _labelled(cases) == expected
+
+
+def test_what_differs_between_named_runs_is_said(row):
+    later = {"torch": "2.12.0", "started_at": "2026-02-01T08:00:00+00:00"}
+    cases = [row(run_id="base-0a1b2c"), row(run_id="D-3d4e5f", **later)]
+    assert run_labels.differences(cases) == ["torch: 2.11.0 in base, 2.12.0 in D"]
+
+
+def test_two_devices_of_a_named_run_are_told_apart(row):
+    cases = [row(run_id=run, device_id=i) for run in ("a-0a1b2c", "b-3d4e5f") for i in "xy"]
+    assert _labelled(cases) == ["a, x", "a, y", "b, x", "b, y"]
+
+
+def test_the_name_that_a_directory_has_now_comes_first(row):
+    rows = pd.DataFrame([row(run_id="ci-0a1b2c"), row(run_id="ci-3d4e5f")])
+    tidy = frames.tidy(rows, {"ci-0a1b2c": "main", "ci-3d4e5f": "branch"})
+    assert list(tidy["run_label"]) == ["branch", "main"]
 
 
 def test_facts_are_added_until_all_labels_differ(row):

@@ -69,6 +69,32 @@ def test_the_same_case_of_two_runs_is_told_apart_by_the_run(row):
     ]
 
 
+def test_what_only_one_of_several_runs_has_goes_without_its_name(row):
+    ena = {"contender": "ena", "impl": "flex+fla", "sparsity_target": 0.7}
+    runs = {"run_id": "base-0a1b2c"}, {"run_id": "D-3d4e5f"}
+    made = [row(**run) for run in runs]
+    assert list(frames.tidy(pd.DataFrame([*made, row(**runs[1], **ena)]))["series"]) == [
+        "Transformer (sdpa_cudnn), D",
+        "Transformer (sdpa_cudnn), base",
+        "ENA 70% (flex+fla)",
+    ]
+
+
+def test_of_several_machines_every_name_says_which(row):
+    ena = {"contender": "ena", "impl": "flex+fla", "sparsity_target": 0.7}
+    gpus = [{"run_id": f"{n}-0a1b2c", "device_id": n, "device_name": n} for n in ("A100", "H100")]
+    tidy = frames.tidy(pd.DataFrame([*(row(**gpu) for gpu in gpus), row(**gpus[1], **ena)]))
+    assert "ENA 70% (flex+fla), H100" in set(tidy["series"])
+
+
+@pytest.mark.parametrize("run", ["o", "t", "official", "a+b"])
+def test_a_series_without_its_run_keeps_the_rest_of_its_name(row, run):
+    made = {"contender": "linear", "impl": "fla", "scan": "cross", "scan_variant": "official"}
+    rows = [row(run_id=name + "-0a1b2c", **made, tile=t) for name in (run, "x") for t in "ab"]
+    found = {series.without_run(c) for c in frames.records(frames.tidy(pd.DataFrame(rows)))}
+    assert found == {f"Linear cross, official (fla), tile {t}" for t in "ab"}
+
+
 def test_baselines_come_first_then_ena_by_sparsity_then_scans_by_cost(row):
     rows = [
         row(contender="linear", impl="fla", scan="bi"),
