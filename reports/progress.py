@@ -12,11 +12,18 @@ from rich.progress import Progress as Bar
 from rich.table import Column
 
 from bench import units
+from reports.listing import shorten
 
 if TYPE_CHECKING:
     from bench.case import Case
     from bench.row import Row
     from bench.runner import Event
+
+
+WIDE = 100
+"""Columns of a terminal in which the bar is long."""
+LEAST_PATH = 24
+"""Columns that a path keeps beside a long text."""
 
 
 class Progress:
@@ -145,30 +152,46 @@ class Progress:
         left = self.seconds_left()
         left_text = f"{units.duration(left * 1e3)} left" if left is not None else ""
         if self._task is None:
-            self._task = self._bar.add_task("", total=None, left="", state="", path="")
+            self._task = self._bar.add_task("", total=None, left="", what="")
+        path, state = self._fitting(self._whose + self._path, text, left_text)
         self._bar.update(
             self._task,
             completed=self._num_done,
             total=self._num_total or None,
             left=left_text,
-            path=escape(self._whose + self._path),
-            state=escape(text),
+            what=f"[cyan]{escape(path)}[/] {escape(state)}",
         )
+
+    def _fitting(self, path: str, state: str, left: str) -> tuple[str, str]:
+        """Both as long as the width allows beside the count and the time left."""
+        count = f"{self._num_total}/{self._num_total}"
+        taken = [" " * _bar_width(self._console), count, left, ""]
+        room = self._console.width - len(" ".join(taken)) - 1
+        state = shorten(state, max(room - min(len(path), LEAST_PATH, room // 2), 0))
+        return _cut_in_the_middle(path, max(room - len(state), 0)), state
 
     def _new_bar(self) -> Bar:
         return Bar(
-            BarColumn(bar_width=20),
-            MofNCompleteColumn(),
+            BarColumn(bar_width=_bar_width(self._console)),
+            MofNCompleteColumn(table_column=Column(no_wrap=True)),
             TextColumn("{task.fields[left]}"),
-            TextColumn("[cyan]{task.fields[path]}", table_column=_one_line()),
-            TextColumn("{task.fields[state]}", table_column=_one_line()),
+            TextColumn("{task.fields[what]}"),
             console=self._console,
             transient=True,
         )
 
 
-def _one_line() -> Column:
-    return Column(no_wrap=True, overflow="ellipsis")
+def _bar_width(console: Console) -> int:
+    return 20 if console.width >= WIDE else 10
+
+
+def _cut_in_the_middle(path: str, width: int) -> str:
+    """`layer/ena/...-bfloat16-cuda`: a path differs from the next at both ends."""
+    if len(path) <= width:
+        return path
+    kept = max(width - 3, 0)
+    end = kept // 2
+    return f"{path[: kept - end]}...{path[len(path) - end :]}"[:width]
 
 
 def _result(row: "Row") -> str:

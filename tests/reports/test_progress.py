@@ -27,12 +27,12 @@ class Clock:
 def shown():
     """A progress on a plain stream or a terminal, with its text and its clock."""
 
-    def build(*, is_terminal=False, **options):
+    def build(*, is_terminal=False, width=200, **options):
         stream, clock = io.StringIO(), Clock()
         console = Console(
             file=stream,
             force_terminal=is_terminal,
-            width=200,
+            width=width,
             legacy_windows=False,
             color_system=None,
             _environ={},
@@ -94,6 +94,36 @@ def test_a_terminal_shows_case_phase_estimate_count_and_time_left(shown):
     text = _plain(stream)
     for part in ("1/4", "90.0 s left", CASE.case_path, "2.50 ms after 40 samples, known to 1.3%"):
         assert part in text
+
+
+LONG = SimpleNamespace(
+    case_path="layer/linear/triton/fwdbwd/128x128-1-12-64-2-cross-official-bfloat16-cuda"
+)
+
+
+@pytest.mark.parametrize(
+    ("width", "line"),
+    [
+        (60, "1/340 8 h 31 min left layer...cuda 2.50 ms a..."),
+        (80, "1/340 8 h 31 min left layer/line...at16-cuda 2.50 ms after 40 sa..."),
+        (
+            160,
+            f"1/340 8 h 31 min left {LONG.case_path} 2.50 ms after 40 samples, known to 1.3%",
+        ),
+    ],
+)
+def test_count_and_time_left_are_whole_in_every_terminal_and_the_path_is_cut(shown, width, line):
+    progress, stream, clock = shown(is_terminal=True, width=width)
+    with progress:
+        progress.started(LONG, 0, 340)
+        clock.now_s += 90.6
+        progress.finished(_row())
+        progress.started(LONG, 1, 340)
+        progress.progress(2.5, 40, 0.013)
+        progress._bar.refresh()
+    shown_lines = [part.rstrip() for part in re.split(r"[\r\n]", _plain(stream))]
+    assert max(map(len, shown_lines)) <= width
+    assert any(part.endswith(f" {line}") for part in shown_lines)
 
 
 def test_a_terminal_keeps_failures_above_the_bar(shown):
