@@ -1,6 +1,6 @@
 """What a report consists of, before anyone decides how it looks."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -177,10 +177,15 @@ def _sections(tidy: pd.DataFrame, styles: Mapping[str, Style]) -> list[Section]:
             cases=cases,
             tables=_tables(cases, lines),
             scalings=lines,
-            notes=[*words.anchor_notes(cases), *filter(None, [few_samples.legend(cases)])],
+            notes=_notes(cases),
         )
         found.append(section)
     return found
+
+
+def _notes(cases: Sequence[Record]) -> list[str]:
+    few = [few_samples.page_note()] if few_samples.legend(cases) else []
+    return [*words.anchor_notes(cases), *few]
 
 
 def _tables(cases: list[Record], lines: list[Scaling]) -> list[tuple[str, tables.Table]]:

@@ -31,6 +31,11 @@ def legend(cases: Iterable[Mapping[str, Any]]) -> str:
     return f"{MARK} {NOTE}" if is_marked else ""
 
 
+def page_note() -> str:
+    """What the signs of a page mean."""
+    return f"{MARK} in tables, hollow in charts: {NOTE}."
+
+
 def figure_note(sure: Iterable[bool | None], sign: str = "Hollow") -> str:
     """What a sign in a figure means; empty where none is drawn."""
     return f"{sign}: fewer than {ENOUGH_SAMPLES} samples." if False in sure else ""

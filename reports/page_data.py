@@ -12,13 +12,17 @@ from typing import Any
 import pandas as pd
 
 from bench.row import Row
-from reports import figures, frames, page_charts, theme
+from reports import few_samples, figures, frames, page_charts, theme
 from reports.metrics import SPEEDUP, Metric
 from reports.scaling import Scaling
 
 Record = dict[str, Any]
 
 _KEPT = tuple(name for name in frames.ROW_COLUMNS if name not in frames.RAW_LISTS)
+_OF_CASES = (
+    *("anchor", "speedup", "speedup_lo", "speedup_hi", "speedup_by_flops"),
+    *("is_sure", "is_speedup_sure"),
+)
 DIGITS = 9
 """Significant digits of a number in the page; the run keeps them all."""
 _UNSAFE = {"<": "\\u003c", ">": "\\u003e", "&": "\\u0026"}
@@ -128,6 +132,7 @@ def page_data(rows: pd.DataFrame, groups: Sequence[Group]) -> dict[str, Any]:
         "series": [_series(name, style) for name, style in looks],
         "quantities": [_quantity(metric) for metric in figures.QUANTITIES],
         "failures": theme.FAILURE_WORDS,
+        "few_samples": {"mark": few_samples.MARK, "note": few_samples.page_note()},
     }
 
 
@@ -164,7 +169,7 @@ def _rows(rows: pd.DataFrame, cases: Sequence[Record]) -> dict[str, Any]:
     columns = {name: [_plain(row[name]) for _, _, row in found] for name in _KEPT}
     of_cases = [cases[place] if place < len(cases) else None for place, _, _ in found]
     columns["series"] = [case and case["series"] for case in of_cases]
-    for name in ("anchor", "speedup", "speedup_lo", "speedup_hi", "speedup_by_flops"):
+    for name in _OF_CASES:
         columns[name] = [case and _plain(case[name]) for case in of_cases]
     columns["case"] = [place if place < len(cases) else None for place, _, _ in found]
     return _table(columns, len(found))

@@ -212,9 +212,14 @@ function isNumber(shown) {
   return shown.format !== "text";
 }
 
+/** Which columns of a row are marked by which other column. */
+const SURENESS = { latency_ms: "is_sure", speedup: "is_speedup_sure" };
+
 function cellText(row, shown) {
   const value = row[shown.column];
-  return value === null ? "" : format[shown.format](value);
+  if (value === null) return "";
+  const isUnsure = row[SURENESS[shown.column]] === false;
+  return format[shown.format](value) + (isUnsure ? data.few_samples.mark : "");
 }
 
 const searchable = new Map();

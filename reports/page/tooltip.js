@@ -78,7 +78,8 @@ function quantityText(record, quantity) {
   const high = record[`${quantity.name}:hi`];
   const unit = quantity.unit ? ` ${quantity.unit}` : "";
   const interval = low === null || high === null ? "" : ` (${write(low)} to ${write(high)})`;
-  return `${write(value)}${unit}${interval}`;
+  const mark = record[`${quantity.name}:is_sure`] === false ? data.few_samples.mark : "";
+  return `${write(value)}${unit}${mark}${interval}`;
 }
 
 function shortened(text, length) {

@@ -35,7 +35,11 @@ function quantityView(quantity, dimensions) {
     ),
     panels,
     caption: `${quantity.axis} over sequence length`,
-    notes: quantity.has_anchor ? [...explorer.group().notes, ...crossings.map(crossingText)] : [],
+    notes: quantity.has_anchor
+      ? [...explorer.group().notes, ...crossings.map(crossingText)]
+      : inView.some((record) => record[`${quantity.name}:is_sure`] === false)
+        ? [data.few_samples.note]
+        : [],
     numbers: quantityNumbers(quantity, visible),
   };
 }

@@ -140,10 +140,10 @@ def test_the_screen_marks_them_and_says_what_the_mark_means(hasty, modes):
 def test_the_report_says_what_the_mark_means_where_it_is_used(hasty, tmp_path):
     content = document.compose(hasty, title="t", problems=[])
     text = markdown.page(content, folder=tmp_path)
-    assert ENDED in text
-    assert ENDED in html.page(content)
+    assert f"tables, hollow in charts: {ENDED}" in text
+    assert ENDED in html.page(content).partition("<script")[0]
     sure = document.compose(hasty[hasty["seq_len"] > 1024], title="t", problems=[])
-    assert ENDED not in markdown.page(sure, folder=tmp_path)
+    assert "hollow in charts" not in markdown.page(sure, folder=tmp_path)
 
 
 def _gids(figure, kind):
@@ -185,6 +185,9 @@ def test_the_page_knows_which_points_are_hollow(hasty):
     columns = page_data.page_data(hasty, [group])["cases"]["columns"]
     assert False in json.loads(json.dumps(columns["speedup:is_sure"]))["each"]
     assert columns["peak-memory:is_sure"] == {"all": True}
+    rows = page_data.page_data(hasty, [group])["rows"]["columns"]
+    assert rows["is_sure"] == columns["latency:is_sure"]
+    assert rows["is_speedup_sure"] == columns["speedup:is_sure"]
 
 
 def _sweep(row, *, samples, full_ms=10.0, canvases=("64x64",)):
