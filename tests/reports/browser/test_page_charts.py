@@ -223,3 +223,18 @@ def test_runs_of_two_machines_are_lines_of_one_chart(window, study, tmp_path, pa
     page.click("#filter-run_id")
     page.press("ARROW_DOWN", "ENTER")
     assert page.text("#rows-count") == "20 rows of 40"
+
+
+def test_points_of_too_few_samples_are_hollow_and_marked(window, study, tmp_path, page_of):
+    rows = study()
+    is_few = (rows["contender"] == "ena") & (rows["seq_len"] == 2048) & (rows["status"] == "ok")
+    for index in rows.index[is_few]:
+        rows.at[index, "samples_ms"] = [1.0, 1.0]
+    page = window.open(page_of(rows, tmp_path, title="A hasty study"))
+    for quantity, number in (("latency", 1), ("speed-up", 1), ("peak memory", 0)):
+        page.choose(quantity)
+        hollow = page.all(".series .point.hollow")
+        assert len(hollow) == number, quantity
+        assert ("fewer than 6 samples" in page.text("#chart-notes")) == bool(number)
+    marked = [cell.text for cell in page.all("#rows-body td.n") if cell.text.endswith("*")]
+    assert marked == ["1.00*", "0.500x*"]
