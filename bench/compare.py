@@ -18,6 +18,7 @@ from scipy import stats
 from bench import units
 from bench.cohort import Cohort, cohorts, differences, is_named, software_changes
 from bench.comparison import CaseComparison, Comparison, Geomean
+from bench.geomean import Compared, geomean
 from bench.resample import (
     ASSUMED_SPREAD,
     FEWEST_ROUNDS,
@@ -26,7 +27,6 @@ from bench.resample import (
     Side,
     compare_sides,
 )
-from bench.rounds import Floats
 from bench.verdict import (
     AMBIGUOUS,
     BROKEN,
@@ -66,10 +66,10 @@ def compare(
     limits = limits or Limits()
     sides = _Sides(cohorts(baseline), cohorts(candidate), limits, relative_to, unmeasured or {})
     drafts = [sides.draft(case_id, seed) for case_id, c in sides.before.items() if c.ok]
-    cases, geomean = _judged(drafts, limits)
+    cases, mean = _judged(drafts, limits)
     return Comparison(
         cases=cases,
-        geomean=geomean,
+        geomean=mean,
         limits=limits,
         relative_to=relative_to,
         notes=(*sides.notes(), *_round_notes(cases), *_control_notes(cases)),
@@ -106,7 +106,7 @@ class _Draft(NamedTuple):
     """A case before it is known how many others were tested."""
 
     case: CaseComparison
-    ratio: Ratio | None
+    compared: Compared | None
 
 
 @dataclass(frozen=True)
@@ -236,7 +236,7 @@ class _Sides:
         own_seed = [seed, zlib.crc32(known.case_id.encode())]
         found = ratio_of(baseline, candidate, self.limits, own_seed)
         bound = self.limits.bound(found.noise_floor, baseline_ms)
-        compared = replace(
+        judgeable = replace(
             known,
             ratio=found.ratio,
             ratio_lo=found.lo,
@@ -247,7 +247,7 @@ class _Sides:
             detectable=detectable(found, bound, self.limits.confidence),
             must_see=self.limits.visible(old.rows[0]["device"], baseline_ms),
         )
-        return _Draft(compared, found)
+        return _Draft(judgeable, Compared(ratio=found, sides=(baseline, candidate)))
 
     def _anchors(self, case: Cohort) -> tuple[Cohort, Cohort] | None:
         """What a case is relative to in each run: the fastest of that name in the baseline."""
@@ -296,7 +296,7 @@ def _side(case: Cohort, anchor: Cohort | None, metric: str, seed: tuple[int, int
     rounds = case.samples(metric)
     others = rounds if anchor is None else anchor.samples(metric)
     # one order in all cases, so that a number means the same round
-    keys = sorted((key for key in rounds if key in others), key=repr)
+    keys = sorted((key for key in rounds if key in others), key=lambda key: (str(key[0]), key[1]))
     rounds_seed = (*seed, zlib.crc32(repr(keys).encode()))
     own = [rounds[key] for key in keys]
     if anchor is None:
@@ -313,14 +313,15 @@ def _judged(
     drafts: Sequence[_Draft], limits: Limits
 ) -> tuple[tuple[CaseComparison, ...], Geomean | None]:
     """Verdicts, now that the number of tested cases is known, and the mean of all ratios."""
-    tested = [draft for draft in drafts if draft.ratio is not None]
+    tested = [draft for draft in drafts if draft.compared is not None]
     p_values = [draft.case.p_value for draft in tested]
     q_values = iter(stats.false_discovery_control(p_values) if tested else ())
     cases = []
-    for case, found in drafts:
-        if found is None:
+    for case, compared in drafts:
+        if compared is None:
             cases.append(case)
             continue
+        found = compared.ratio
         q_value = float(next(q_values))
         assert case.bound is not None
         assert case.detectable is not None
@@ -337,35 +338,8 @@ def _judged(
         if judged.verdict == AMBIGUOUS and min(case.num_rounds) < FEWEST_ROUNDS:
             reason = "so few rounds say nothing about the noise between rounds"
         cases.append(replace(case, q_value=q_value, verdict=judged.verdict, reason=reason))
-    is_blind = any(min(draft.case.num_rounds) < FEWEST_ROUNDS for draft in tested)
-    ratios = [draft.ratio for draft in tested if draft.ratio is not None]
-    return tuple(cases), _geomean(ratios, limits, is_blind=is_blind)
-
-
-def _geomean(ratios: Sequence[Ratio], limits: Limits, *, is_blind: bool) -> Geomean | None:
-    """The mean over cases of the bootstrap's draws.
-
-    Cases of one run have rounds and anchors in common, and a draw takes the same of them for all.
-
-    Args:
-        is_blind: Rounds are too few to know their noise. As a case has to lie beyond its noise
-            floor then, the interval reaches that much farther.
-    """
-    if not ratios:
-        return None
-    draws: Floats = np.mean([found.log_draws for found in ratios], axis=0)
-    middle = float(np.mean([np.log(found.ratio) for found in ratios]))
-    tail = (1.0 - limits.confidence) / 2.0
-    lo, hi = np.quantile(draws, [tail, 1.0 - tail])
-    if is_blind:
-        floor = float(np.mean(np.log1p([found.noise_floor for found in ratios])))
-        lo, hi = lo - floor, hi + floor
-    return Geomean(
-        ratio=float(np.exp(middle)),
-        lo=float(np.exp(min(lo, middle))),
-        hi=float(np.exp(max(hi, middle))),
-        num_cases=len(ratios),
-    )
+    together = [draft.compared for draft in tested if draft.compared is not None]
+    return tuple(cases), geomean(together, limits.confidence)
 
 
 def _round_notes(cases: Sequence[CaseComparison]) -> list[str]:
