@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 
 from bench import units
 from reports import (
+    few_samples,
     part_plots,
     plots,
     roofline_plot,
@@ -91,7 +92,8 @@ def _alt(metric: Metric, cases: Sequence[Record]) -> str:
                 best[key] = case
     values = [
         f"{words.MODES.get(mode, mode)}, {ndim}-D, {name}: "
-        f"{metric.tick_label(metric.value(case) or 0.0)} at {units.tokens(case['seq_len'])}"
+        + few_samples.marked(metric.tick_label(metric.value(case) or 0.0), metric.is_sure(case))
+        + f" at {units.tokens(case['seq_len'])}"
         for (mode, ndim, name), case in best.items()
     ]
     lead = f"{words.level_heading(cases)}: {metric.axis} over sequence length."
@@ -99,7 +101,9 @@ def _alt(metric: Metric, cases: Sequence[Record]) -> str:
         return lead
     more = len(values) - MAX_ALT_VALUES
     rest = f"; {more} more in the tables" if more > 0 else ""
-    return f"{lead} At the largest lengths: {'; '.join(values[:MAX_ALT_VALUES])}{rest}."
+    few = few_samples.figure_note(map(metric.is_sure, best.values()), few_samples.MARK)
+    text = f"{lead} At the largest lengths: {'; '.join(values[:MAX_ALT_VALUES])}{rest}."
+    return f"{text} {few}".strip()
 
 
 QUANTITIES = (LATENCY, SPEEDUP, THROUGHPUT, PEAK_MEMORY, ENERGY, ROOFLINE)

@@ -91,8 +91,9 @@ def sweep_alt(cases: Sequence[Record]) -> str:
     found = swept(cases)
     longest = max(e.seq_len for e in found)
     parts = [
-        f"{words.MODES.get(e.mode, e.mode)}, {e.ndim}-D, {e.series}: {units.ratio(e.speedup)} of "
-        f"{units.ratio(e.ideal)} possible"
+        f"{words.MODES.get(e.mode, e.mode)}, {e.ndim}-D, {e.series}: "
+        + few_samples.marked(units.ratio(e.speedup), e.is_sure)
+        + f" of {units.ratio(e.ideal)} possible"
         for e in found
         if e.seq_len == longest
     ]
@@ -280,7 +281,8 @@ def heat_map_alt(cases: Sequence[Record]) -> str:
 
     def place(case: Record) -> str:
         return (
-            f"{units.ratio(case['speedup'])} at {units.tokens(case['seq_len'])} tokens, "
+            few_samples.marked(units.ratio(case["speedup"]), case["is_speedup_sure"])
+            + f" at {units.tokens(case['seq_len'])} tokens, "
             f"{units.percent_label(_target(case))} sparse, {case['ndim']}-D, "
             f"{words.MODES.get(case['mode'], case['mode'])}"
         )

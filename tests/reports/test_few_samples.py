@@ -10,6 +10,7 @@ from reports import (
     crossover,
     document,
     few_samples,
+    figures,
     findings,
     frames,
     html,
@@ -163,6 +164,15 @@ def test_figures_draw_them_hollow_and_say_so(hasty, draw):
     assert list(hollow.get_xdata()) == [1024]
     assert hollow.get_markerfacecolor() != hollow.get_color()
     assert any("Hollow: fewer than 6 samples." in note for note in _notes(figure))
+
+
+def test_a_figure_in_words_marks_them(study):
+    content = document.compose(_cut(study(), ("ena", 16384)), title="t", problems=[])
+    (kind,) = (k for k in figures.FIGURES if k.name == "speedup")
+    text = kind.alt(content.sections[0].cases)
+    assert f"{ENA}: 4.00x* at 16k" in text
+    assert text.endswith("*: fewer than 6 samples.")
+    assert "*" not in kind.alt(document.compose(study(), title="t", problems=[]).sections[0].cases)
 
 
 def test_memory_does_not_depend_on_samples(hasty):
