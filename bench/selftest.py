@@ -143,7 +143,9 @@ class _Simulated(NamedTuple):
 def _results(simulated: _Simulated, jobs: Sequence[Job]) -> Generator[Result, None, None]:
     """The result of each gate as it comes, by several processes where there are many gates."""
     number = min(len(jobs) // GATES_PER_PROCESS, processes.num_processors(), MAX_PROCESSES)
-    shares = [jobs[first::number] for first in range(number)] if number > 1 else []
+    # every process gets gates of every slow-down, or one of them would be tried less in a budget
+    shares = [[job for job in jobs if job[1] % number == which] for which in range(number)]
+    shares = shares if number > 1 else []
     helpers, listeners = [], []
     heard: SimpleQueue[Result | None] = SimpleQueue()
     left, num_open = dict.fromkeys(jobs), len(shares)

@@ -128,6 +128,20 @@ def test_a_process_begins_no_gate_after_the_budget_either(monkeypatch, capsys, e
     assert len(capsys.readouterr().out.splitlines()) == num_told
 
 
+def test_every_process_tries_every_slow_down(monkeypatch):
+    shares = []
+
+    def start(program, share, *, is_heard):
+        shares.append({step for step, _ in share[1]})
+        raise OSError("nothing has to begin")
+
+    monkeypatch.setattr(processes, "num_processors", lambda: 3)
+    monkeypatch.setattr(processes, "start", start)
+    with pytest.raises(OSError, match="nothing has to begin"):
+        simulate(QUIET, replace(MANY, num_gates=20), LIMITS)
+    assert shares == [{0, 1, 2}]
+
+
 def test_a_budget_too_short_for_a_gate_of_each_is_a_failure(monkeypatch):
     ticking(monkeypatch)
     with pytest.raises(EnaBenchError, match=r"1\.5 s did not last for .*: 1 of 9 gates") as caught:
