@@ -106,7 +106,7 @@ class Progress:
         """While timing: the latest estimate, and how far the interval is from the median."""
         text = f"{units.duration(estimate_ms)} after {units.plural(num_samples, 'sample')}"
         if interval_fraction is not None:
-            text += f", known to {units.percent(interval_fraction)}"
+            text += f", known to {units.known_to(interval_fraction)}"
         self._refresh(text)
 
     def finished(self, row: "Row") -> None:
