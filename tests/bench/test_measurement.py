@@ -130,7 +130,7 @@ def plant(monkeypatch):
 
         kind = {"level": "op", "name": "double", "impl": "eager", "build": build}
         planted = Contender(**kind | changes)
-        monkeypatch.setattr(contenders, "_sources", lambda: [("test", [planted])])
+        monkeypatch.setattr(contenders, "registry", lambda: {contenders._key(planted): planted})
         return made
 
     return plant
@@ -397,7 +397,7 @@ def test_nothing_of_a_case_outlives_the_collection_that_the_worker_makes_after_i
     planted = Contender(
         level="op", name="double", impl="eager", build=lambda case: module_workload(case, Loop)
     )
-    monkeypatch.setattr(contenders, "_sources", lambda: [("test", [planted])])
+    monkeypatch.setattr(contenders, "registry", lambda: {contenders._key(planted): planted})
     call(DOUBLE)
     gc.collect()
     assert kept
