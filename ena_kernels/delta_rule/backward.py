@@ -18,7 +18,7 @@ from ena_kernels.delta_rule.backward_kernels import (
     delta_rule_scan_kernel,
     delta_rule_token_kernel,
 )
-from ena_kernels.delta_rule.configs import CHUNK, MOST_DIM_IN_TWO, Config
+from ena_kernels.delta_rule.configs import CHUNK, Config, y_parts
 from ena_kernels.delta_rule.forward import precision
 from ena_kernels.delta_rule.segments import Chain, Cut, cut_of
 from ena_kernels.operands import heads_last
@@ -96,14 +96,13 @@ def backward(
     """Gradients from what `forward.forward` was given and gave, cut into the same segments."""
     cut = cut_of(q, v, segment_chunks)
     states, links = (cut.num_items, cut.EP, cut.DP), (cut.num_heads, cut.num_segments - 1)
-    num_parts = 1 if q.dtype == torch.float32 or cut.DP > MOST_DIM_IN_TWO else 2
     work = Work(
         *(q, k, v, grad_o),
         *(None if x is None else x.contiguous() for x in (initial_state, grad_final)),
         *(n, scalars, transfer),
         states=q.new_empty(states),
         grads=q.new_empty(states),
-        y=q.new_empty((cut.B, cut.H, cut.L, num_parts * cut.EP)),
+        y=q.new_empty((cut.B, cut.H, cut.L, y_parts(q.element_size(), cut.DP) * cut.EP)),
         links=q.new_empty((*links, cut.EP, cut.DP), dtype=torch.float32),
         result=Gradients.empty_for(q, k, v, beta),
         cut=cut,

@@ -65,6 +65,11 @@ def config(num_bytes: int, DP: int) -> Config:
     return CONFIGS[num_bytes, DP]
 
 
+def y_parts(num_bytes: int, DP: int) -> int:
+    """Numbers whose sum is one of Y, as the backward keeps it, for values of `num_bytes`."""
+    return 2 if num_bytes == 2 and DP <= MOST_DIM_IN_TWO else 1
+
+
 def segment_chunks_of(num_heads: int, num_chunks: int, D: int = MOST_DIM_IN_SEGMENTS) -> int:
     """Chunks in a segment, for ``B * H`` heads; all of them where heads alone fill a device."""
     most = MULTIPROCESSORS // num_heads

@@ -4,7 +4,7 @@ from functools import lru_cache, partial
 
 from torch import Tensor
 
-from ena_kernels.delta_rule.configs import CHUNK, MOST_DIM_IN_TWO, HopperConfig
+from ena_kernels.delta_rule.configs import CHUNK, HopperConfig, y_parts
 from ena_kernels.delta_rule.segments import Chain, Cut
 from ena_kernels.delta_rule.tensor_maps import row_box, runs_on_hopper, token_box
 from ena_kernels.hopper import num_multiprocessors, tensor_map
@@ -30,7 +30,8 @@ TOKEN_STAGES = {(64, 64): 3, (64, 128): 3, (128, 64): 2, (128, 128): 2}
 
 def supports(q: Tensor, k: Tensor, v: Tensor, grad_o: Tensor, DP: int, EP: int) -> bool:
     """Whether `Backward` can run these checked arguments here."""
-    return DP <= MOST_DIM_IN_TWO and (DP, EP) in SCAN and runs_on_hopper(q, k, v, grad_o)
+    has_both_parts = y_parts(q.element_size(), DP) == 2
+    return has_both_parts and (DP, EP) in SCAN and runs_on_hopper(q, k, v, grad_o)
 
 
 class Backward:

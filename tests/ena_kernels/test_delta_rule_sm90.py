@@ -2,7 +2,7 @@
 
 import pytest
 
-from ena_kernels.delta_rule.configs import MOST_DIM_IN_TWO, padded
+from ena_kernels.delta_rule.configs import padded, y_parts
 from tests.ena_kernels.sm90 import compiled
 
 pytest.importorskip("triton")
@@ -42,7 +42,7 @@ def binary_of(name, head_dim, value_dim=None, dtype="bf16", **own):
     sizes = {"D": head_dim, "DP": DP, "E": value_dim, "EP": EP, "C": 64}
     sizes["BLOCK_E" if name == "token" else "BLOCK_R"] = config.rows
     if name != "scan":
-        sizes["Y_PARTS"] = 2 if head_dim <= MOST_DIM_IN_TWO else 1
+        sizes["Y_PARTS"] = y_parts(2, DP)
     return compiled(
         module="ena_kernels.delta_rule.backward_kernels",
         kernel=f"delta_rule_{name}_kernel",

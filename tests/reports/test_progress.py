@@ -82,15 +82,20 @@ def test_quiet_is_silent_everywhere(shown):
         assert stream.getvalue() == ""
 
 
+def _time_the_second(progress, clock, case, *, num_cases, seconds):
+    """The first took so long, and of the second 40 samples are there."""
+    progress.started(case, 0, num_cases)
+    clock.now_s += seconds
+    progress.finished(_row())
+    progress.started(case, 1, num_cases)
+    progress.progress(2.5, 40, 0.013)
+    progress._bar.refresh()
+
+
 def test_a_terminal_shows_case_phase_estimate_count_and_time_left(shown):
     progress, stream, clock = shown(is_terminal=True)
     with progress:
-        progress.started(CASE, 0, 4)
-        clock.now_s += 30.0
-        progress.finished(_row())
-        progress.started(CASE, 1, 4)
-        progress.progress(2.5, 40, 0.013)
-        progress._bar.refresh()
+        _time_the_second(progress, clock, CASE, num_cases=4, seconds=30.0)
     text = _plain(stream)
     for part in ("1/4", "90.0 s left", CASE.case_path, "2.50 ms after 40 samples, known to 1.3%"):
         assert part in text
@@ -115,12 +120,7 @@ LONG = SimpleNamespace(
 def test_count_and_time_left_are_whole_in_every_terminal_and_the_path_is_cut(shown, width, line):
     progress, stream, clock = shown(is_terminal=True, width=width)
     with progress:
-        progress.started(LONG, 0, 340)
-        clock.now_s += 90.6
-        progress.finished(_row())
-        progress.started(LONG, 1, 340)
-        progress.progress(2.5, 40, 0.013)
-        progress._bar.refresh()
+        _time_the_second(progress, clock, LONG, num_cases=340, seconds=90.6)
     shown_lines = [part.rstrip() for part in re.split(r"[\r\n]", _plain(stream))]
     assert max(map(len, shown_lines)) <= width
     assert any(part.endswith(f" {line}") for part in shown_lines)
